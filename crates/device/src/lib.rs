@@ -1,0 +1,1 @@
+//! The vhost-user-fs device: guest memory, virtqueues, connection. No host files, no opcodes.

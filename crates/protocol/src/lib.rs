@@ -1,0 +1,1 @@
+//! FUSE as types: requests parsed once, replies written once. No system calls, no virtio.

@@ -1,0 +1,1 @@
+//! Development only: a vhost-user front-end, the /dev/fuse bridge, real guests, generators.

@@ -1,0 +1,1 @@
+//! The daemon as a library: command line, plan, sandbox, socket.

@@ -1,0 +1,3 @@
+//! The `virtiofsd` program.
+
+fn main() {}
