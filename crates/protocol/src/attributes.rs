@@ -1,0 +1,153 @@
+//! What a file is like, as a reply states it.
+
+use crate::abi;
+use crate::flags::AttrFlags;
+use crate::ids::NodeId;
+
+/// How long the guest may believe what it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Validity {
+    /// Whole seconds.
+    pub secs: u64,
+    /// Nanoseconds within the second.
+    pub nanos: u32,
+}
+
+/// Attributes of a file, in the guest's numbering of users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Attributes {
+    /// Inode number that the guest shows.
+    pub ino: u64,
+    /// In bytes.
+    pub size_bytes: u64,
+    /// In units of 512 bytes.
+    pub blocks_512: u64,
+    /// Last access: seconds since 1970 and nanoseconds.
+    pub atime: (i64, u32),
+    /// Last change of the contents.
+    pub mtime: (i64, u32),
+    /// Last change of the inode.
+    pub ctime: (i64, u32),
+    /// Type and permissions (`st_mode`).
+    pub mode: u32,
+    /// Number of names.
+    pub nlink: u32,
+    /// Owner.
+    pub guest_uid: u32,
+    /// Group.
+    pub guest_gid: u32,
+    /// Device number of a device node, in the kernel's 32-bit encoding (`new_encode_dev`).
+    pub rdev: u32,
+    /// Preferred size of I/O, in bytes.
+    pub blksize_bytes: u32,
+    /// Whether another mount begins here.
+    pub flags: AttrFlags,
+}
+
+impl Attributes {
+    pub(crate) fn to_wire(self) -> abi::Attr {
+        abi::Attr {
+            ino: self.ino.into(),
+            size: self.size_bytes.into(),
+            blocks: self.blocks_512.into(),
+            atime: self.atime.0.cast_unsigned().into(),
+            mtime: self.mtime.0.cast_unsigned().into(),
+            ctime: self.ctime.0.cast_unsigned().into(),
+            atimensec: self.atime.1.into(),
+            mtimensec: self.mtime.1.into(),
+            ctimensec: self.ctime.1.into(),
+            mode: self.mode.into(),
+            nlink: self.nlink.into(),
+            uid: self.guest_uid.into(),
+            gid: self.guest_gid.into(),
+            rdev: self.rdev.into(),
+            blksize: self.blksize_bytes.into(),
+            flags: self.flags.bits().into(),
+        }
+    }
+}
+
+/// A name that was found or made: the guest holds one more lookup of `node` when it sees this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The inode.
+    pub node: NodeId,
+    /// How long name and inode belong together.
+    pub entry_validity: Validity,
+    /// How long the attributes hold.
+    pub attr_validity: Validity,
+    /// The attributes.
+    pub attributes: Attributes,
+}
+
+impl Entry {
+    pub(crate) fn to_wire(self) -> abi::EntryOut {
+        abi::EntryOut {
+            nodeid: self.node.raw().into(),
+            // A NodeId carries its slot's generation itself and is never used twice.
+            generation: 0.into(),
+            entry_valid: self.entry_validity.secs.into(),
+            attr_valid: self.attr_validity.secs.into(),
+            entry_valid_nsec: self.entry_validity.nanos.into(),
+            attr_valid_nsec: self.attr_validity.nanos.into(),
+            attr: self.attributes.to_wire(),
+        }
+    }
+}
+
+/// Answer to GETATTR and SETATTR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr {
+    /// How long the attributes hold.
+    pub validity: Validity,
+    /// The attributes.
+    pub attributes: Attributes,
+}
+
+impl Attr {
+    pub(crate) fn to_wire(self) -> abi::AttrOut {
+        abi::AttrOut {
+            attr_valid: self.validity.secs.into(),
+            attr_valid_nsec: self.validity.nanos.into(),
+            dummy: 0.into(),
+            attr: self.attributes.to_wire(),
+        }
+    }
+}
+
+/// Answer to STATFS (man 3 statvfs).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Statistics {
+    /// Blocks of `fragment_bytes`.
+    pub blocks: u64,
+    /// Free blocks.
+    pub blocks_free: u64,
+    /// Free blocks for others than the superuser.
+    pub blocks_available: u64,
+    /// Inodes.
+    pub files: u64,
+    /// Free inodes.
+    pub files_free: u64,
+    /// Preferred size of I/O, in bytes.
+    pub block_bytes: u32,
+    /// Size of a block, in bytes.
+    pub fragment_bytes: u32,
+    /// Longest name, in bytes.
+    pub name_max: u32,
+}
+
+impl Statistics {
+    pub(crate) fn to_wire(self) -> abi::Kstatfs {
+        abi::Kstatfs {
+            blocks: self.blocks.into(),
+            bfree: self.blocks_free.into(),
+            bavail: self.blocks_available.into(),
+            files: self.files.into(),
+            ffree: self.files_free.into(),
+            bsize: self.block_bytes.into(),
+            namelen: self.name_max.into(),
+            frsize: self.fragment_bytes.into(),
+            ..abi::Kstatfs::default()
+        }
+    }
+}

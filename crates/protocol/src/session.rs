@@ -1,0 +1,267 @@
+//! One guest's session: INIT, the gates, and the one dispatch.
+//!
+//! Holds no lock while a request is served: what was negotiated is one word, and the table of
+//! parked requests is touched only by requests that park.
+
+mod dispatch;
+mod init;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::io::Errno;
+
+use crate::cancel::HangUp;
+use crate::filesystem::{Context, Filesystem, Patience, Refusal};
+use crate::malformed::Malformed;
+use crate::negotiated::Negotiated;
+use crate::op::Op;
+use crate::opcode::Opcode;
+use crate::request::{HEADER_BYTES, Head, Request};
+use crate::waiting::{Ticket, Waiting};
+
+/// Whether the guest may change anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It may.
+    ReadWrite,
+    /// Every request that changes something is answered EROFS.
+    ReadOnly,
+}
+
+/// Limits and gates of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionOptions {
+    /// Whether the guest may change anything.
+    pub access: Access,
+    /// Largest WRITE and READ, in bytes; a multiple of 4096, at most 1 MiB.
+    pub max_write_bytes: u32,
+    /// Most bytes read ahead by the guest; `None` leaves it to the guest.
+    pub max_readahead_bytes: Option<u32>,
+    /// Requests that the guest keeps in flight in the background; 0 leaves it to the guest.
+    pub max_background: u16,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            access: Access::ReadWrite,
+            max_write_bytes: 1 << 20,
+            max_readahead_bytes: None,
+            max_background: 0,
+        }
+    }
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Served {
+    /// It is answered: so many bytes were written for the guest.
+    Replied {
+        /// Header and body, in bytes; 0 when the guest left no room for a header.
+        written_bytes: u32,
+    },
+    /// It has no answer.
+    NoReply,
+    /// It would sleep: nothing has happened yet, and [`Session::resume`] serves it.
+    Parked(Ticket),
+}
+
+/// What became of a parked request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completed {
+    /// Header and body, in bytes.
+    pub written_bytes: u32,
+}
+
+/// A guest's session with a file system.
+#[derive(Debug)]
+pub struct Session<F> {
+    fs: F,
+    options: SessionOptions,
+    /// [`Negotiated::to_bits`], zero before INIT.
+    negotiated: AtomicU64,
+    waiting: Waiting,
+    malformed: AtomicU64,
+}
+
+/// How a request was answered inside this module.
+enum Answer {
+    Reply(Result<usize, Errno>),
+    None,
+    WouldSleep(crate::filesystem::Lane),
+}
+
+impl<F: Filesystem> Session<F> {
+    /// Waits for a guest's INIT.
+    pub fn new(fs: F, options: SessionOptions) -> Self {
+        Self {
+            fs,
+            options,
+            negotiated: AtomicU64::new(0),
+            waiting: Waiting::default(),
+            malformed: AtomicU64::new(0),
+        }
+    }
+
+    /// Serves a request on a thread that must not sleep. Cannot fail: whatever is wrong is the answer.
+    pub fn serve(&self, mut request: Request<'_>) -> Served {
+        let unique = request.head.unique();
+        match self.answer(&mut request, Patience::Never) {
+            Answer::Reply(result) => Served::Replied {
+                written_bytes: request.reply.finish(unique, result),
+            },
+            Answer::None => Served::NoReply,
+            Answer::WouldSleep(lane) => Served::Parked(self.waiting.park(unique, lane)),
+        }
+    }
+
+    /// Serves a parked request on a thread that may sleep; EINTR when it was interrupted before it began.
+    pub fn resume(&self, mut request: Request<'_>, ticket: Ticket) -> Completed {
+        let unique = request.head.unique();
+        let cancel = ticket.cancel();
+        let result = if cancel.is_interrupted() {
+            Err(Errno::INTR)
+        } else if cancel.is_hung_up() {
+            Err(Errno::IO)
+        } else {
+            match self.answer(&mut request, Patience::Until(cancel)) {
+                Answer::Reply(result) => result,
+                // Requests without a reply never park, and a patient thread may sleep.
+                Answer::None | Answer::WouldSleep(_) => Err(Errno::IO),
+            }
+        };
+        self.waiting.leave(&ticket);
+        Completed {
+            written_bytes: request.reply.finish(unique, result),
+        }
+    }
+
+    /// Answers a parked request with EIO without serving it: the connection is coming down.
+    pub fn abandon(&self, request: Request<'_>, ticket: Ticket) -> Completed {
+        self.waiting.leave(&ticket);
+        Completed {
+            written_bytes: request.reply.finish(request.head.unique(), Err(Errno::IO)),
+        }
+    }
+
+    /// Gives up all waits; their requests complete soon after.
+    pub fn cancel_all(&self, _why: HangUp) {
+        self.waiting.hang_up();
+    }
+
+    /// Ends the session: nodes, files and locks go, and the next INIT begins another one.
+    pub fn end(&self, why: HangUp) {
+        self.cancel_all(why);
+        self.negotiated.store(0, Ordering::Release);
+        self.fs.end(why);
+    }
+
+    /// How many requests made no sense since the start.
+    pub fn malformed_count(&self) -> u64 {
+        self.malformed.load(Ordering::Relaxed)
+    }
+
+    /// The file system served.
+    pub fn filesystem(&self) -> &F {
+        &self.fs
+    }
+
+    fn agreed(&self) -> Option<Negotiated> {
+        Negotiated::from_bits(self.negotiated.load(Ordering::Acquire))
+    }
+
+    fn answer(&self, request: &mut Request<'_>, patience: Patience<'_>) -> Answer {
+        let Some(opcode) = Opcode::from_wire(request.head.header.opcode.get()) else {
+            return Answer::Reply(Err(Errno::NOSYS));
+        };
+        match self.parsed(opcode, request) {
+            Err(malformed) => {
+                self.malformed.fetch_add(1, Ordering::Relaxed);
+                if matches!(
+                    opcode,
+                    Opcode::Forget | Opcode::BatchForget | Opcode::Interrupt
+                ) {
+                    // No reply is expected, so none is written, whatever was wrong.
+                    Answer::None
+                } else {
+                    Answer::Reply(Err(malformed.errno()))
+                }
+            }
+            Ok((op, negotiated)) => self.served(op, negotiated, request, patience),
+        }
+    }
+
+    /// Reads the request and passes it through the gates that need no file system.
+    fn parsed<'a>(
+        &self,
+        opcode: Opcode,
+        request: &Request<'a>,
+    ) -> Result<(Op<'a>, Negotiated), Malformed> {
+        let head = &request.head;
+        check_length(head, request.payload.len_bytes())?;
+        let agreed = match (opcode, self.agreed()) {
+            (Opcode::Init, agreed) => agreed.unwrap_or(Negotiated {
+                minor: 0,
+                flags: Default::default(),
+            }),
+            (_, Some(agreed)) => agreed,
+            (_, None) => return Err(Malformed::OutOfOrder),
+        };
+        let op = Op::parse(opcode, &head.header, head.arguments, agreed.flags)?;
+        let (have, need) = (request.reply.body_bytes(), dispatch::fixed_reply_bytes(&op));
+        if have < need {
+            // Told before anything happens: an entry that cannot be answered would be counted in vain.
+            return Err(Malformed::ReplySpace { have, need });
+        }
+        Ok((op, agreed))
+    }
+
+    fn served(
+        &self,
+        op: Op<'_>,
+        negotiated: Negotiated,
+        request: &mut Request<'_>,
+        patience: Patience<'_>,
+    ) -> Answer {
+        let cx = Context {
+            unique: request.head.unique(),
+            caller: request.head.caller(),
+            negotiated,
+            patience,
+        };
+        if let Op::Forget(op) = op {
+            self.fs.forget(request.head.node(), op.count);
+        } else if let Op::BatchForget(op) = op {
+            op.nodes()
+                .for_each(|(node, count)| self.fs.forget(node, count));
+        } else if let Op::Interrupt(op) = op {
+            self.waiting.interrupt(op.target);
+        } else {
+            return match self.dispatch(&cx, op, request) {
+                Ok(body_bytes) => Answer::Reply(Ok(body_bytes)),
+                Err(Refusal::Errno(errno)) => Answer::Reply(Err(errno)),
+                Err(Refusal::WouldSleep(lane)) => Answer::WouldSleep(lane),
+            };
+        }
+        Answer::None
+    }
+}
+
+/// The header's length must cover itself and not exceed the message; what lies behind is ignored.
+fn check_length(head: &Head<'_>, payload_bytes: usize) -> Result<(), Malformed> {
+    let stated = head.header.len.get();
+    let readable = HEADER_BYTES + head.arguments.len() + payload_bytes;
+    match usize::try_from(stated) {
+        Ok(len) if len >= HEADER_BYTES && len <= readable => {}
+        _ => return Err(Malformed::Length { stated, readable }),
+    }
+    let limit = Opcode::from_wire(head.header.opcode.get()).map_or(0, Opcode::most_argument_bytes);
+    let is_write = head.header.opcode.get() == Opcode::Write as u32;
+    let have = usize::try_from(stated).unwrap_or(usize::MAX) - HEADER_BYTES;
+    if have > limit && !is_write {
+        return Err(Malformed::Oversized { have, limit });
+    }
+    Ok(())
+}
