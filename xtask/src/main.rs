@@ -1,3 +1,53 @@
-//! The project's own commands.
+//! The project's own commands: `cargo xtask check`, `test`, `ci`, `demo`, `bench` and `man`.
+//!
+//! Each command is one module with a `run`. A command succeeds or says in one
+//! chain of causes what went wrong; only `main` turns that into an exit code.
 
-fn main() {}
+mod build;
+mod check;
+mod ci;
+mod demo;
+mod repo;
+mod source;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, checks, tests, shows and measures the project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Formats, lints, documentation, licences, sizes, unsafe code, layers: what needs no test run
+    Check(check::Args),
+    /// Runs every test, and ends with `N passed, N failed, N skipped`
+    Test(test::Args),
+    /// Boots a guest that mounts a directory through the daemon and works in it
+    Demo(demo::Args),
+    /// All that continuous integration runs: the checks, then the tests
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Check(args) => check::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Ci => ci::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

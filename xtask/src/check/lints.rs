@@ -1,0 +1,64 @@
+//! What cargo's own tools say, with every warning an error.
+
+use std::process::Command;
+
+use crate::repo;
+
+use super::Finding;
+
+/// rustfmt, defaults.
+pub(super) fn format() -> Vec<Finding> {
+    verdict(
+        Command::new("cargo").args(["fmt", "--all", "--", "--check"]),
+        "run 'cargo fmt --all'",
+    )
+}
+
+/// clippy with the workspace's lints, tests and examples included.
+pub(super) fn clippy() -> Vec<Finding> {
+    let mut command = Command::new("cargo");
+    command.args([
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    verdict(&mut command, "see above")
+}
+
+/// rustdoc, which finds links that lead nowhere, in private items too.
+pub(super) fn documentation() -> Vec<Finding> {
+    let mut command = Command::new("cargo");
+    command.args([
+        "doc",
+        "--quiet",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+    ]);
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    verdict(&mut command, "see above")
+}
+
+/// A tool's exit code as a finding; what it printed stands above it.
+fn verdict(command: &mut Command, hint: &str) -> Vec<Finding> {
+    match repo::run(command) {
+        Ok(()) => Vec::new(),
+        Err(error) => vec![Finding::about("cargo", format!("{error:#}; {hint}"))],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_that_fails_is_a_finding() {
+        assert_eq!(verdict(&mut Command::new("true"), "").len(), 0);
+        assert_eq!(verdict(&mut Command::new("false"), "").len(), 1);
+        assert_eq!(verdict(&mut Command::new("/no/such/program"), "").len(), 1);
+    }
+}

@@ -1,0 +1,125 @@
+//! `cargo xtask test`: builds what the tests need, runs every test, and counts them honestly.
+//!
+//! Unit tests run first, then one integration test binary after the other:
+//! some of those boot guests, and two at once would make each other late. A
+//! test that could not do its work prints `SKIPPED: why` and is counted as
+//! skipped, not as passed. The last line is `N passed, N failed, N skipped`.
+
+mod record;
+mod run;
+mod static_build;
+mod suites;
+mod tally;
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::tools;
+
+pub(crate) use tally::Tally;
+
+/// Options of `cargo xtask test`.
+#[derive(Default, clap::Args)]
+pub(crate) struct Args {
+    /// The long forms of the random and racing tests; writes the result to docs/results
+    #[arg(long)]
+    long: bool,
+
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+/// Longest time that one test may take before it counts as hung.
+const TEST_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// The same for the long forms.
+const LONG_TEST_LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// What tests run or look for, and the Debian package that has it.
+const NEEDED: &[(&str, &str)] = &[
+    ("busybox", "busybox-static"),
+    ("linux.uml", "user-mode-linux"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-img", "qemu-utils"),
+    ("mke2fs", "e2fsprogs"),
+    ("mkfs.btrfs", "btrfs-progs"),
+    ("debootstrap", "debootstrap"),
+    ("strace", "strace"),
+    ("patchelf", "patchelf"),
+    ("gcc", "gcc"),
+    ("git", "git"),
+    ("cpio", "cpio"),
+];
+
+/// Runs the tests and fails if any failed.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    install_needed();
+    let surroundings = Surroundings::new(args);
+    let mut report = record::Report::new(&surroundings);
+    for suite in suites::build()? {
+        let tally = run::suite(suite, &surroundings)?;
+        report.add(tally);
+    }
+    if let Some(tally) = static_build::test(&surroundings) {
+        report.add(tally);
+    }
+    if args.long {
+        report.write()?;
+    }
+    let total = report.total();
+    println!("\n{total}");
+    ensure!(total.failed == 0, "{} tests failed", total.failed);
+    Ok(())
+}
+
+/// What is the same for all tests of one run.
+struct Surroundings {
+    filter: Option<String>,
+    limit: Duration,
+    environment: Vec<(&'static str, String)>,
+    seed: Option<String>,
+}
+
+impl Surroundings {
+    fn new(args: &Args) -> Self {
+        let mut environment = Vec::new();
+        // In continuous integration everything a test needs is there, so a
+        // test that skips itself has lost its way.
+        if std::env::var("CI").is_ok_and(|value| value == "true") {
+            environment.push(("VIRTIOFSD_NO_SKIP", "1".to_owned()));
+        }
+        let mut seed = std::env::var("VIRTIOFSD_SEED").ok();
+        if args.long {
+            environment.push(("VIRTIOFSD_LONG", "1".to_owned()));
+            // A long run looks where none has looked before, and says where it looked.
+            let seed = seed.get_or_insert_with(record::fresh_seed);
+            environment.push(("VIRTIOFSD_SEED", seed.clone()));
+        }
+        let limit = if args.long {
+            LONG_TEST_LIMIT
+        } else {
+            TEST_LIMIT
+        };
+        Self {
+            filter: args.filter.clone(),
+            limit,
+            environment,
+            seed,
+        }
+    }
+
+    /// Whether the filter lets a test run.
+    fn admits(&self, test: &str) -> bool {
+        self.filter
+            .as_ref()
+            .is_none_or(|filter| test.contains(filter.as_str()))
+    }
+}
+
+/// Installs what tests need; a test that still lacks something says so itself.
+fn install_needed() {
+    if let Err(error) = tools::debian(NEEDED) {
+        println!("test: {error:#}");
+    }
+}

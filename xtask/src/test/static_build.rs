@@ -1,0 +1,136 @@
+//! The static build: one file that runs on any Linux, whatever C library that has.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::repo;
+
+use super::record::Entry;
+use super::{Surroundings, Tally};
+
+const NAME: &str = "static_build_runs_without_an_interpreter";
+
+/// Builds the daemon statically and runs it, unless the filter names other tests.
+pub(super) fn test(surroundings: &Surroundings) -> Option<Entry> {
+    if !surroundings.admits(NAME) {
+        return None;
+    }
+    println!("\n== static build");
+    let begun = Instant::now();
+    let outcome = build().and_then(|program| runs_alone(&program));
+    let tally = match outcome {
+        Ok(()) => Tally {
+            passed: 1,
+            ..Tally::default()
+        },
+        Err(ref error) => {
+            println!("{error:#}");
+            Tally {
+                failed: 1,
+                ..Tally::default()
+            }
+        }
+    };
+    println!(
+        "test {NAME} ... {}",
+        if outcome.is_ok() { "ok" } else { "FAILED" }
+    );
+    Some(Entry {
+        name: "static build".to_owned(),
+        tally,
+        time: begun.elapsed(),
+    })
+}
+
+fn build() -> Result<PathBuf> {
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let target_dir = repo::target_dir().join("static");
+    let mut cargo = Command::new("cargo");
+    cargo.args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package=virtiofsd",
+        "--bin=virtiofsd",
+    ]);
+    // With a target named, the flags leave build scripts and derive macros alone.
+    cargo
+        .args(["--target", &triple, "--target-dir"])
+        .arg(&target_dir);
+    repo::run(cargo.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
+    Ok(target_dir.join(triple).join("release/virtiofsd"))
+}
+
+fn runs_alone(program: &Path) -> Result<()> {
+    let bytes = fs::read(program).with_context(|| format!("no {}", program.display()))?;
+    ensure!(
+        !has_interpreter(&bytes)?,
+        "{} asks for a dynamic linker",
+        program.display()
+    );
+    let version = repo::output(Command::new(program).arg("--version"))?;
+    ensure!(
+        version.starts_with("virtiofsd "),
+        "--version printed {version:?}"
+    );
+    Ok(())
+}
+
+/// Type of the program header that names the dynamic linker (`PT_INTERP`, man 5 elf).
+const INTERPRETER: u32 = 3;
+
+/// Whether a 64-bit little-endian ELF file asks for a dynamic linker.
+fn has_interpreter(elf: &[u8]) -> Result<bool> {
+    ensure!(
+        elf.starts_with(b"\x7fELF\x02\x01"),
+        "not a 64-bit little-endian ELF file"
+    );
+    // e_phoff, e_phentsize and e_phnum of Elf64_Ehdr.
+    let headers = usize::try_from(u64::from_le_bytes(at(elf, 32)?))?;
+    let size = usize::from(u16::from_le_bytes(at(elf, 54)?));
+    let count = usize::from(u16::from_le_bytes(at(elf, 56)?));
+    for index in 0..count {
+        if u32::from_le_bytes(at(elf, headers + index * size)?) == INTERPRETER {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn at<const LEN: usize>(bytes: &[u8], offset: usize) -> Result<[u8; LEN]> {
+    let end = offset
+        .checked_add(LEN)
+        .context("an offset beyond all memory")?;
+    let field = bytes.get(offset..end).context("the ELF file ends early")?;
+    Ok(field.try_into()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// This test itself is an ordinary, dynamic program.
+    #[test]
+    fn a_dynamic_program_is_found_out() {
+        let mut elf = fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert!(has_interpreter(&elf).unwrap());
+        let headers = usize::try_from(u64::from_le_bytes(at(&elf, 32).unwrap())).unwrap();
+        let size = usize::from(u16::from_le_bytes(at(&elf, 54).unwrap()));
+        for header in elf[headers..].chunks_mut(size).take(32) {
+            if header.starts_with(&INTERPRETER.to_le_bytes()) {
+                header[0] = 4;
+            }
+        }
+        assert!(!has_interpreter(&elf).unwrap());
+    }
+
+    #[test]
+    fn what_is_no_program_is_refused() {
+        assert!(has_interpreter(b"#!/bin/sh").is_err());
+        assert!(has_interpreter(b"\x7fELF\x02\x01 and no more").is_err());
+    }
+}

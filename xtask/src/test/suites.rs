@@ -1,0 +1,124 @@
+//! The test binaries of the workspace, in the order in which they run.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::build::{self, Profile};
+use crate::repo;
+
+/// One program that runs tests.
+pub(super) struct Suite {
+    pub(super) name: String,
+    pub(super) command: Command,
+}
+
+/// A test binary as cargo reports it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Binary {
+    stage: Stage,
+    name: String,
+    executable: PathBuf,
+    package_dir: PathBuf,
+}
+
+/// What comes first; the cheap tests tell most about a mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Unit,
+    Integration,
+}
+
+/// Builds every test and says how each binary is run.
+pub(super) fn build() -> Result<Vec<Suite>> {
+    let daemon = build::daemon(Profile::Debug)?;
+    let mut cargo = Command::new("cargo");
+    cargo.args([
+        "test",
+        "--workspace",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ]);
+    let mut binaries: Vec<Binary> = build::messages(&mut cargo)?
+        .iter()
+        .filter_map(binary)
+        .collect();
+    binaries.sort();
+    let mut suites: Vec<Suite> = binaries
+        .into_iter()
+        .map(|binary| suite(binary, &daemon))
+        .collect();
+    let mut documentation = Command::new("cargo");
+    documentation.args(["test", "--quiet", "--workspace", "--doc", "--"]);
+    documentation.current_dir(repo::root());
+    suites.push(Suite {
+        name: "documentation".to_owned(),
+        command: documentation,
+    });
+    Ok(suites)
+}
+
+/// The test binary that a message of cargo announces, if it does.
+fn binary(message: &Value) -> Option<Binary> {
+    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+        return None;
+    }
+    let target = &message["target"];
+    let stage = if target["kind"][0] == "test" {
+        Stage::Integration
+    } else {
+        Stage::Unit
+    };
+    let package_dir = Path::new(message["manifest_path"].as_str()?)
+        .parent()?
+        .to_owned();
+    Some(Binary {
+        stage,
+        name: target["name"].as_str()?.to_owned(),
+        executable: message["executable"].as_str()?.into(),
+        package_dir,
+    })
+}
+
+fn suite(binary: Binary, daemon: &Path) -> Suite {
+    let mut command = Command::new(&binary.executable);
+    // As `cargo test` would run it.
+    command.env("CARGO_MANIFEST_DIR", &binary.package_dir);
+    command.env("CARGO_BIN_EXE_virtiofsd", daemon);
+    command.current_dir(&binary.package_dir);
+    Suite {
+        name: binary.name,
+        command,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn artifact(kind: &str, name: &str, test: bool) -> Value {
+        json!({
+            "reason": "compiler-artifact", "manifest_path": "/r/crates/a/Cargo.toml",
+            "target": {"kind": [kind], "name": name}, "profile": {"test": test},
+            "executable": "/t/a",
+        })
+    }
+
+    #[test]
+    fn unit_tests_come_before_integration_tests() {
+        let messages = [
+            artifact("test", "a", true),
+            artifact("bin", "z", true),
+            artifact("bin", "y", false),
+        ];
+        let mut binaries: Vec<Binary> = messages.iter().filter_map(binary).collect();
+        binaries.sort();
+        let names: Vec<&str> = binaries.iter().map(|binary| binary.name.as_str()).collect();
+        assert_eq!(names, ["z", "a"]);
+        assert_eq!(binaries[0].package_dir, Path::new("/r/crates/a"));
+    }
+}
