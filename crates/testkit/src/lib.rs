@@ -1,1 +1,4 @@
 //! Development only: a vhost-user front-end, the /dev/fuse bridge, real guests, generators.
+
+pub mod frontend;
+pub mod fuse;
