@@ -1,4 +1,5 @@
 //! Development only: a vhost-user front-end, the /dev/fuse bridge, real guests, generators.
 
+pub mod bridge;
 pub mod frontend;
 pub mod fuse;

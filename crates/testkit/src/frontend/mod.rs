@@ -21,5 +21,6 @@ mod setup;
 
 pub use connection::{Connection, Received};
 pub use memory::{GuestMemory, Region, RegionSpec};
+pub(crate) use ring::sleep_on;
 pub use ring::{Buffer, Completion, Descriptors, Queue, RingAddresses, RingFeatures, Waiting};
 pub use setup::{Frontend, MemoryMessages, Options};
