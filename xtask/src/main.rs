@@ -3,6 +3,7 @@
 //! Each command is one module with a `run`. A command succeeds or says in one
 //! chain of causes what went wrong; only `main` turns that into an exit code.
 
+mod bench;
 mod build;
 mod check;
 mod ci;
@@ -30,6 +31,8 @@ enum Command {
     Check(check::Args),
     /// Runs every test, and ends with `N passed, N failed, N skipped`
     Test(test::Args),
+    /// Measures what each request costs, beside the two existing daemons
+    Bench(bench::Args),
     /// Boots a guest that mounts a directory through the daemon and works in it
     Demo(demo::Args),
     /// All that continuous integration runs: the checks, then the tests
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Check(args) => check::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Ci => ci::run(),
     };

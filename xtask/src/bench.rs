@@ -1,0 +1,98 @@
+//! `cargo xtask bench`: what a request costs, ours beside the two existing daemons.
+//!
+//! Every daemon serves a directory of its own on tmpfs and stays connected to
+//! our front-end for the whole run. Each measurement visits the daemons in
+//! turn before it visits the first one again, so that what changes with the
+//! minute changes for all. Processor time of the daemon is the steadiest
+//! figure; the time of a request holds our front-end's share as well, which
+//! is the same for all. System calls are counted in a pass of its own, under
+//! strace, after all timing is done.
+
+mod daemon;
+mod guest;
+mod measure;
+mod peers;
+mod processes;
+mod report;
+mod scenarios;
+mod trace;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+
+use crate::build::{self, Profile};
+
+use daemon::Daemon;
+use measure::Effort;
+
+/// Options of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Fetch and build the daemons to compare with, below target/peers
+    #[arg(long)]
+    install_peers: bool,
+
+    /// A tenth of the rounds: shows that everything works, not how fast
+    #[arg(long)]
+    quick: bool,
+
+    /// Also write every figure to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Measure this build of ours rather than one made now: an earlier one, for example
+    #[arg(long, value_name = "FILE")]
+    ours: Option<PathBuf>,
+
+    /// Only requests whose name contains this, in any case
+    filter: Option<String>,
+}
+
+/// Measures, prints the tables and writes the file.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.install_peers {
+        peers::install()?;
+    }
+    let effort = if args.quick {
+        Effort::QUICK
+    } else {
+        Effort::FULL
+    };
+    let ours = match &args.ours {
+        Some(program) => program.clone(),
+        None => build::daemon(Profile::Release)?,
+    };
+    let daemons = start_all(&ours);
+    ensure!(!daemons.is_empty(), "there is no daemon to measure");
+    let scenarios = scenarios::matching(args.filter.as_deref());
+    ensure!(!scenarios.is_empty(), "no request has such a name");
+    let mut bench = measure::Bench::new(daemons, effort)?;
+    let idle = bench.idle()?;
+    let mut figures = Vec::new();
+    for scenario in &scenarios {
+        figures.extend(bench.measure(scenario)?);
+    }
+    let results = report::Results {
+        daemons: bench.describe()?,
+        idle,
+        figures,
+    };
+    println!("{}", results.markdown());
+    if let Some(file) = &args.json {
+        std::fs::write(file, results.json()?)?;
+    }
+    Ok(())
+}
+
+/// Starts ours and what is installed of the others; one that does not start is named and left out.
+fn start_all(ours: &Path) -> Vec<Daemon> {
+    let mut daemons = Vec::new();
+    for peer in peers::all(ours) {
+        match Daemon::start(&peer) {
+            Ok(daemon) => daemons.push(daemon),
+            Err(error) => eprintln!("bench: without {}: {error:#}", peer.label),
+        }
+    }
+    daemons
+}

@@ -1,0 +1,105 @@
+//! One running daemon and the directory that it shares.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use super::peers::Peer;
+use super::processes::Tree;
+
+/// Where memory is a file system; metadata is measured there, not the disk.
+const TMPFS: &str = "/dev/shm";
+
+/// How long a daemon may take to listen.
+const START_LIMIT: Duration = Duration::from_secs(5);
+
+/// A daemon that serves until it is dropped.
+pub(super) struct Daemon {
+    pub(super) label: &'static str,
+    pub(super) what: &'static str,
+    pub(super) socket: PathBuf,
+    pub(super) share: PathBuf,
+    child: Child,
+    _folder: TempDir,
+}
+
+impl Daemon {
+    /// Starts it on an empty directory and waits until it listens.
+    pub(super) fn start(peer: &Peer) -> Result<Self> {
+        let folder = TempDir::with_prefix_in("virtiofsd-bench-", TMPFS)?;
+        let socket = folder.path().join("socket");
+        let share = folder.path().join("share");
+        fs::create_dir(&share)?;
+        let log = fs::File::create(folder.path().join("log"))?;
+        let mut command = Command::new(&peer.program);
+        for argument in peer.arguments {
+            command.arg(
+                argument
+                    .replace("SOCKET", &socket.to_string_lossy())
+                    .replace("SHARE", &share.to_string_lossy()),
+            );
+        }
+        let child = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot run {}", peer.program.display()))?;
+        let (label, what) = (peer.label, peer.what);
+        let mut daemon = Self {
+            label,
+            what,
+            socket,
+            share,
+            child,
+            _folder: folder,
+        };
+        daemon.await_socket()?;
+        Ok(daemon)
+    }
+
+    fn await_socket(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        while !self.socket.exists() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("it ended with {status}: {}", self.last_words());
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "it does not listen on {}: {}",
+                    self.socket.display(),
+                    self.last_words()
+                );
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    fn last_words(&self) -> String {
+        let log = self.socket.with_file_name("log");
+        let text = fs::read_to_string(log).unwrap_or_default();
+        text.lines().last().unwrap_or("it said nothing").to_owned()
+    }
+
+    /// Its processes.
+    pub(super) fn tree(&self) -> Tree {
+        Tree::new(self.child.id())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // The whole group: a sandbox may have forked.
+        let group = format!("-{}", self.child.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,139 @@
+//! The daemons that are measured, and how the two that are not ours are fetched.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{repo, tools};
+
+/// One daemon in one configuration.
+pub(super) struct Peer {
+    /// Column title.
+    pub(super) label: &'static str,
+    pub(super) what: &'static str,
+    pub(super) program: PathBuf,
+    /// Arguments, in which `SOCKET` and `SHARE` stand for the paths.
+    pub(super) arguments: &'static [&'static str],
+}
+
+/// The release of the Rust crate to compare with.
+const CRATE_VERSION: &str = "1.14.0";
+
+/// The Debian package that holds the daemon of QEMU 7.2.
+const PACKAGE: &str = "qemu-system-common";
+
+/// What building the crate and running the C daemon need.
+const NEEDED: &[(&str, &str)] = &[
+    ("/usr/include/seccomp.h", "libseccomp-dev"),
+    ("/usr/include/cap-ng.h", "libcap-ng-dev"),
+    ("/usr/lib/x86_64-linux-gnu/libglib-2.0.so.0", "libglib2.0-0"),
+    ("/usr/lib/x86_64-linux-gnu/libnuma.so.1", "libnuma1"),
+    ("dpkg", "dpkg"),
+];
+
+// All are confined the same way: chroot, capabilities and seccomp, one process.
+const OURS: &[&str] = &[
+    "--socket-path=SOCKET",
+    "--shared-dir=SHARE",
+    "--sandbox=chroot",
+    "--log-level=error",
+];
+const CRATE: &[&str] = OURS;
+const CRATE_WITHOUT_HANDLES: &[&str] = &[
+    "--socket-path=SOCKET",
+    "--shared-dir=SHARE",
+    "--sandbox=chroot",
+    "--log-level=error",
+    "--inode-file-handles=never",
+];
+const QEMU: &[&str] = &[
+    "--socket-path=SOCKET",
+    "-o",
+    "source=SHARE,sandbox=chroot,cache=auto,announce_submounts,log_level=err",
+];
+
+/// Every daemon that is here, ours first.
+pub(super) fn all(ours: &Path) -> Vec<Peer> {
+    let of_crate = crate_root().join("bin/virtiofsd");
+    let peers = [
+        Peer {
+            label: "ours",
+            what: "this daemon",
+            program: ours.to_owned(),
+            arguments: OURS,
+        },
+        Peer {
+            label: "R",
+            what: "crate, 1.14.0",
+            program: of_crate.clone(),
+            arguments: CRATE,
+        },
+        Peer {
+            label: "R-",
+            what: "crate, 1.14.0, without file handles",
+            program: of_crate,
+            arguments: CRATE_WITHOUT_HANDLES,
+        },
+        Peer {
+            label: "C",
+            what: "QEMU 7.2's daemon",
+            program: package_root().join("usr/lib/qemu/virtiofsd"),
+            arguments: QEMU,
+        },
+    ];
+    let (here, missing): (Vec<Peer>, Vec<Peer>) =
+        peers.into_iter().partition(|peer| peer.program.is_file());
+    for peer in missing {
+        eprintln!(
+            "bench: without {} ({}): see --install-peers",
+            peer.label, peer.what
+        );
+    }
+    here
+}
+
+/// Fetches what is not there yet.
+pub(super) fn install() -> Result<()> {
+    tools::debian(NEEDED)?;
+    tools::cargo_install("virtiofsd", CRATE_VERSION, &crate_root())?;
+    let unpacked = package_root();
+    if unpacked.join("usr/lib/qemu/virtiofsd").is_file() {
+        return Ok(());
+    }
+    let folder = root();
+    fs::create_dir_all(&folder)?;
+    println!("unpacking {PACKAGE} into {}", unpacked.display());
+    // The package is only unpacked: installing it would bring half of QEMU.
+    let downloaded = Command::new("apt-get")
+        .args(["-qq", "download", PACKAGE])
+        .current_dir(&folder)
+        .status()
+        .context("cannot run apt-get")?;
+    ensure!(
+        downloaded.success(),
+        "apt-get cannot download {PACKAGE} ({downloaded})"
+    );
+    let package = package_in(&folder)?;
+    repo::run(Command::new("dpkg").arg("-x").arg(package).arg(&unpacked))
+}
+
+fn package_in(folder: &Path) -> Result<PathBuf> {
+    fs::read_dir(folder)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .with_context(|| format!("apt-get left no package in {}", folder.display()))
+}
+
+fn root() -> PathBuf {
+    repo::target_dir().join("peers")
+}
+
+fn crate_root() -> PathBuf {
+    root().join("crate")
+}
+
+fn package_root() -> PathBuf {
+    root().join("qemu")
+}
