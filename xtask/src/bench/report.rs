@@ -73,7 +73,7 @@ impl Results {
                 used.switches
             );
         }
-        page.push_str("\n## System calls per request\n\nIn brackets: kicks read and calls written, then waits.\n\n");
+        page.push_str("\n## System calls per request\n\nIn brackets: kicks read and calls written, then waits; under strace a daemon is slow and waits less than it does otherwise.\n\n");
         self.table(&mut page, "request", SETTINGS[0], |figure, _| {
             Some(shown_calls(figure.calls.as_ref()?))
         });

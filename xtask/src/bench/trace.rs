@@ -28,6 +28,7 @@ pub(super) struct Trace {
     log: NamedTempFile,
 }
 
+/// Calls that only sleep; `recvmsg` is the front-end's socket.
 const WAITS: &[&str] = &[
     "epoll_pwait",
     "epoll_pwait2",
@@ -36,6 +37,7 @@ const WAITS: &[&str] = &[
     "poll",
     "ppoll",
     "pselect6",
+    "recvmsg",
     "select",
 ];
 

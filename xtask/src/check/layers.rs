@@ -109,7 +109,10 @@ const FORBIDDEN: &[Forbidden] = &[
         "a path by string could leave the share; names go through rustix and sys",
     ),
     everywhere(HOSTFS, "std::env", "only the daemon reads its environment"),
-    everywhere(HOSTFS, "std::process", "a request starts no process"),
+    Forbidden {
+        except: &["std::process::abort"],
+        ..everywhere(HOSTFS, "std::process", "a request starts no process")
+    },
     everywhere(HOSTFS, "std::net", "a file system has no network"),
     everywhere(HOSTFS, "rustix::net", "a file system has no network"),
     Forbidden {
