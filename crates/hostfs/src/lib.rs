@@ -1,1 +1,100 @@
 //! A host directory as a FUSE file system that cannot be left. No FUSE bytes, no virtio, no command line.
+//!
+//! [`PassthroughFs`] is the [`Filesystem`](virtiofs_protocol::Filesystem) of one [`SharedRoot`].
+//! From the outside in:
+//!
+//! - `filesystem` sends each request to its function in `ops`, after asking whether it would sleep;
+//! - `ops` does the work of a request, by family as in `virtiofs_protocol::op`;
+//! - `reach` turns a node number into a descriptor, whatever is left of the node on the host;
+//! - `inode` knows every inode that the guest looked up: by number, by identity, by name;
+//! - `handle` knows what is open; `mounts` what kind of store holds it; `acting_as` who asks;
+//! - `sys` makes the system calls: a name reaches them as `Name`, or not at all.
+
+mod acting_as;
+mod attributes;
+mod cache;
+mod filesystem;
+mod handle;
+mod hot;
+mod inode;
+mod mounts;
+mod ops;
+mod options;
+mod reach;
+mod root;
+mod slab;
+mod sys;
+#[cfg(test)]
+mod testing;
+
+pub use cache::CachePolicy;
+pub use options::{DirectIo, KillPrivilegesV2, Options, ReaddirPlus, Submounts, Writeback};
+pub use root::SharedRoot;
+
+use std::os::fd::AsFd;
+
+use rustix::fs::FileType;
+use virtiofs_protocol::Errno;
+
+use acting_as::Service;
+use handle::Handles;
+use hot::Hot;
+use inode::key::{Key, tells_birth};
+use inode::table::{Newcomer, Table};
+use mounts::Mounts;
+
+/// A directory of the host as a file system for a guest.
+#[derive(Debug)]
+pub struct PassthroughFs {
+    root: SharedRoot,
+    options: Options,
+    service: Service,
+    inodes: Table,
+    hot: Hot,
+    handles: Handles,
+    mounts: Mounts,
+}
+
+impl PassthroughFs {
+    /// Serves `root`. Sets the process's umask to zero: modes arrive with the guest's umask applied.
+    ///
+    /// # Errors
+    ///
+    /// The host's, when the root cannot be looked at.
+    pub fn new(root: SharedRoot, options: Options) -> Result<Self, Errno> {
+        rustix::process::umask(rustix::fs::Mode::empty());
+        let fs = Self {
+            inodes: Table::new(options.max_inodes.map(|limit| limit.saturating_add(1))),
+            hot: Hot::new(options.descriptor_budget),
+            handles: Handles::new(),
+            mounts: Mounts::default(),
+            service: Service::of_this_thread(),
+            root,
+            options,
+        };
+        fs.enter_root()?;
+        Ok(fs)
+    }
+
+    fn enter_root(&self) -> Result<(), Errno> {
+        let descriptor = self.root.directory.try_clone().map_err(|_| Errno::MFILE)?;
+        let stat = sys::stat_fd(descriptor.as_fd())?;
+        let mount = self
+            .mounts
+            .get(stat.stx_mnt_id, descriptor.as_fd(), tells_birth(&stat))?;
+        let key = Key::new(&stat, mount.identity);
+        let kind = FileType::from_raw_mode(stat.stx_mode.into());
+        self.inodes.enter(Newcomer {
+            key,
+            kind,
+            mount,
+            descriptor: Some(descriptor),
+        })?;
+        Ok(())
+    }
+
+    /// How many inodes the guest knows, the root included.
+    pub fn known_inodes(&self) -> u64 {
+        self.inodes.count()
+    }
+}

@@ -1,0 +1,191 @@
+//! Creating with the caller's identity, and without privileges that the caller lacks.
+//!
+//! Credentials belong to a thread on Linux. A guard takes an identity on and gives it back when it
+//! is dropped; a thread that cannot get back ends the daemon, because it would serve the next
+//! request with the wrong rights.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::Once;
+
+use rustix::process::{Gid, Uid, getegid, geteuid};
+use rustix::thread::{
+    CapabilitySet, capabilities, set_capabilities, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
+};
+use virtiofs_protocol::op::Extras;
+use virtiofs_protocol::{Caller, Errno};
+
+/// Who the daemon is, and whether it may act as somebody else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Service {
+    uid: Uid,
+    gid: Gid,
+    may_switch: bool,
+}
+
+impl Service {
+    /// Looks at the calling thread.
+    pub(crate) fn of_this_thread() -> Self {
+        let needed = CapabilitySet::SETUID | CapabilitySet::SETGID;
+        let may_switch = capabilities(None).is_ok_and(|sets| sets.effective.contains(needed));
+        Self {
+            uid: geteuid(),
+            gid: getegid(),
+            may_switch,
+        }
+    }
+}
+
+/// This thread acts as the guest's caller until the value is dropped.
+///
+/// Not `Send`: Linux keeps credentials per thread, so the guard must end on the thread it began on.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct ActingAs {
+    uid_back: Option<Uid>,
+    gid_back: Option<Gid>,
+    groups_back: bool,
+    _this_thread_only: PhantomData<*const ()>,
+}
+
+impl ActingAs {
+    /// Takes on the caller's user and group, and the supplementary group it states.
+    ///
+    /// Where the daemon may not switch, it creates as itself: told once in the log.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL for an id that names nobody here: 2^32-1, or one outside our user namespace.
+    pub(crate) fn caller(service: Service, caller: Caller, extras: Extras) -> Result<Self, Errno> {
+        let (guest_uid, guest_gid) = caller.creator()?;
+        let mut acting = Self {
+            uid_back: None,
+            gid_back: None,
+            groups_back: false,
+            _this_thread_only: PhantomData,
+        };
+        let (uid, gid) = (Uid::from_raw(guest_uid.0.0), Gid::from_raw(guest_gid.0.0));
+        if uid == service.uid && gid == service.gid {
+            return Ok(acting);
+        }
+        if !service.may_switch {
+            static ONCE: Once = Once::new();
+            ONCE.call_once(|| {
+                tracing::warn!("new files belong to the daemon's user: it has no right to switch identity (CAP_SETUID, CAP_SETGID)");
+            });
+            return Ok(acting);
+        }
+        if let Some(group) = extras.supplementary_group.filter(|_| uid != service.uid) {
+            set_thread_groups(&[Gid::from_raw(group.0.0)])?;
+            acting.groups_back = true;
+        }
+        if gid != service.gid {
+            set_thread_res_gid(None, gid, None)?;
+            acting.gid_back = Some(service.gid);
+        }
+        if uid != service.uid {
+            set_thread_res_uid(None, uid, None)?;
+            acting.uid_back = Some(service.uid);
+        }
+        Ok(acting)
+    }
+
+    /// Makes something as the caller; where the caller's groups do not reach, with the right to
+    /// pass permissions: the guest has checked them already, with all of the caller's groups.
+    pub(crate) fn make<T>(&self, mut make: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+        match make() {
+            Err(Errno::ACCESS) if self.uid_back.is_some() => {}
+            done => return done,
+        }
+        let mut sets = capabilities(None)?;
+        sets.effective = sets.permitted & CapabilitySet::DAC_OVERRIDE;
+        set_capabilities(None, sets)?;
+        // The right goes with the switch back: a change of the effective user id from nonzero to
+        // zero copies the permitted set, and below us it stays with this request (man 7 capabilities).
+        make()
+    }
+}
+
+impl Drop for ActingAs {
+    fn drop(&mut self) {
+        let back = || {
+            if self.uid_back.is_some() {
+                set_thread_res_uid(None, self.uid_back, None)?;
+            }
+            if self.gid_back.is_some() {
+                set_thread_res_gid(None, self.gid_back, None)?;
+            }
+            if self.groups_back {
+                set_thread_groups(&[])?;
+            }
+            Ok::<(), Errno>(())
+        };
+        // A thread that keeps a guest's identity would serve the next request with the wrong
+        // rights. There is no safe way on from here.
+        if back().is_err() {
+            std::process::abort();
+        }
+    }
+}
+
+/// While it lives, the host drops set-id bits as it does for a caller without CAP_FSETID.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct WithoutSetid {
+    back: bool,
+    _this_thread_only: PhantomData<*const ()>,
+}
+
+thread_local! {
+    /// The sets this thread normally has, asked once.
+    static NORMAL: Cell<Option<rustix::thread::CapabilitySets>> = const { Cell::new(None) };
+}
+
+fn normal_sets() -> Result<rustix::thread::CapabilitySets, Errno> {
+    if let Some(sets) = NORMAL.get() {
+        return Ok(sets);
+    }
+    let sets = capabilities(None)?;
+    NORMAL.set(Some(sets));
+    Ok(sets)
+}
+
+impl WithoutSetid {
+    /// Gives CAP_FSETID up for a moment, where the thread has it.
+    pub(crate) fn begin() -> Result<Self, Errno> {
+        let mut sets = normal_sets()?;
+        let back = sets.effective.contains(CapabilitySet::FSETID);
+        if back {
+            sets.effective.remove(CapabilitySet::FSETID);
+            set_capabilities(None, sets)?;
+        }
+        Ok(Self {
+            back,
+            _this_thread_only: PhantomData,
+        })
+    }
+}
+
+impl Drop for WithoutSetid {
+    fn drop(&mut self) {
+        let restored = !self.back
+            || normal_sets()
+                .and_then(|sets| set_capabilities(None, sets))
+                .is_ok();
+        if !restored {
+            // The thread would go on with fewer rights than the next request needs.
+            std::process::abort();
+        }
+    }
+}
+
+/// An id as `chown(2)` takes it; the type says that it is not the one that means "leave".
+pub(crate) fn owner_uid(id: virtiofs_protocol::Guest<virtiofs_protocol::Uid>) -> Uid {
+    Uid::from_raw(id.0.0)
+}
+
+/// As [`owner_uid`], for a group.
+pub(crate) fn owner_gid(id: virtiofs_protocol::Guest<virtiofs_protocol::Gid>) -> Gid {
+    Gid::from_raw(id.0.0)
+}

@@ -1,0 +1,192 @@
+//! Each request to the function that does its work.
+
+use virtiofs_protocol::{
+    Attr, Context, DirEntries, Entry, Filesystem, GuestPages, HangUp, InitFlags, Negotiated,
+    NodeId, Opened, Outcome, PageWriter, Readable, Statistics, Writable, op,
+};
+
+use crate::PassthroughFs;
+use crate::options::{KillPrivilegesV2, ReaddirPlus, Submounts, Writeback};
+
+impl Filesystem for PassthroughFs {
+    fn wanted(&self) -> InitFlags {
+        let mut wanted = InitFlags::ASYNC_READ
+            | InitFlags::ATOMIC_O_TRUNC
+            | InitFlags::AUTO_INVAL_DATA
+            | InitFlags::ASYNC_DIO
+            | InitFlags::PARALLEL_DIROPS
+            | InitFlags::CREATE_SUPP_GROUP;
+        let options = &self.options;
+        if options.readdirplus == ReaddirPlus::ByPolicy && options.cache.readdirplus() {
+            wanted |= InitFlags::DO_READDIRPLUS | InitFlags::READDIRPLUS_AUTO;
+        }
+        if options.writeback == Writeback::On {
+            wanted |= InitFlags::WRITEBACK_CACHE;
+        }
+        if options.submounts == Submounts::Announced {
+            wanted |= InitFlags::SUBMOUNTS;
+        }
+        if options.kill_privileges == KillPrivilegesV2::On {
+            wanted |= InitFlags::HANDLE_KILLPRIV_V2;
+        }
+        wanted
+    }
+
+    fn begin(&self, _negotiated: Negotiated) {}
+
+    fn end(&self, _why: HangUp) {
+        self.handles.clear();
+        self.hot.clear();
+        self.inodes.clear();
+    }
+
+    fn lookup(&self, cx: &Context<'_>, parent: NodeId, op: op::Lookup<'_>) -> Outcome<Entry> {
+        self.op_lookup(cx, parent, op)
+    }
+
+    fn forget(&self, node: NodeId, count: u64) {
+        self.inodes.forget(node, count);
+    }
+
+    fn getattr(&self, cx: &Context<'_>, node: NodeId, op: op::Getattr) -> Outcome<Attr> {
+        self.op_getattr(cx, node, op)
+    }
+
+    fn setattr(&self, cx: &Context<'_>, node: NodeId, op: op::Setattr) -> Outcome<Attr> {
+        self.op_setattr(cx, node, op)
+    }
+
+    fn readlink(&self, cx: &Context<'_>, node: NodeId, into: &mut PageWriter<'_>) -> Outcome<()> {
+        self.op_readlink(cx, node, into)
+    }
+
+    fn symlink(&self, cx: &Context<'_>, parent: NodeId, op: op::Symlink<'_>) -> Outcome<Entry> {
+        self.op_symlink(cx, parent, op)
+    }
+
+    fn mknod(&self, cx: &Context<'_>, parent: NodeId, op: op::Mknod<'_>) -> Outcome<Entry> {
+        self.op_mknod(cx, parent, op)
+    }
+
+    fn mkdir(&self, cx: &Context<'_>, parent: NodeId, op: op::Mkdir<'_>) -> Outcome<Entry> {
+        self.op_mkdir(cx, parent, op)
+    }
+
+    fn create(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        op: op::Create<'_>,
+    ) -> Outcome<(Entry, Opened)> {
+        self.op_create(cx, parent, op)
+    }
+
+    fn link(&self, cx: &Context<'_>, parent: NodeId, op: op::Link<'_>) -> Outcome<Entry> {
+        self.op_link(cx, parent, op)
+    }
+
+    fn unlink(&self, cx: &Context<'_>, parent: NodeId, op: op::Unlink<'_>) -> Outcome<()> {
+        self.op_unlink(cx, parent, op)
+    }
+
+    fn rmdir(&self, cx: &Context<'_>, parent: NodeId, op: op::Rmdir<'_>) -> Outcome<()> {
+        self.op_rmdir(cx, parent, op)
+    }
+
+    fn rename(&self, cx: &Context<'_>, parent: NodeId, op: op::Rename<'_>) -> Outcome<()> {
+        self.op_rename(cx, parent, op)
+    }
+
+    fn open(&self, cx: &Context<'_>, node: NodeId, op: op::Open) -> Outcome<Opened> {
+        self.op_open(cx, node, op)
+    }
+
+    fn read(
+        &self,
+        cx: &Context<'_>,
+        _node: NodeId,
+        op: op::Read,
+        into: GuestPages<'_, Writable>,
+    ) -> Outcome<usize> {
+        self.op_read(cx, op, into)
+    }
+
+    fn write(
+        &self,
+        cx: &Context<'_>,
+        _node: NodeId,
+        op: op::Write,
+        from: GuestPages<'_, Readable>,
+    ) -> Outcome<usize> {
+        self.op_write(cx, op, from)
+    }
+
+    fn flush(&self, cx: &Context<'_>, _node: NodeId, op: op::Flush) -> Outcome<()> {
+        self.op_flush(cx, op)
+    }
+
+    fn fsync(&self, cx: &Context<'_>, _node: NodeId, op: op::Fsync) -> Outcome<()> {
+        self.op_fsync(cx, op)
+    }
+
+    fn release(&self, _cx: &Context<'_>, _node: NodeId, op: op::Release) -> Outcome<()> {
+        self.op_release(op)
+    }
+
+    fn opendir(&self, cx: &Context<'_>, node: NodeId, op: op::Opendir) -> Outcome<Opened> {
+        self.op_opendir(cx, node, op)
+    }
+
+    fn readdir(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        op: op::Readdir,
+        into: &mut DirEntries<'_>,
+    ) -> Outcome<()> {
+        self.op_readdir(cx, node, op, into)
+    }
+
+    fn readdirplus(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        op: op::Readdir,
+        into: &mut DirEntries<'_>,
+    ) -> Outcome<()> {
+        self.op_readdirplus(cx, node, op, into)
+    }
+
+    fn fsyncdir(&self, cx: &Context<'_>, _node: NodeId, op: op::Fsync) -> Outcome<()> {
+        self.op_fsyncdir(cx, op)
+    }
+
+    fn releasedir(&self, _cx: &Context<'_>, _node: NodeId, op: op::Releasedir) -> Outcome<()> {
+        self.op_releasedir(op)
+    }
+
+    fn statfs(&self, cx: &Context<'_>, node: NodeId) -> Outcome<Statistics> {
+        self.op_statfs(cx, node)
+    }
+
+    fn syncfs(&self, cx: &Context<'_>, node: NodeId) -> Outcome<()> {
+        self.op_syncfs(cx, node)
+    }
+
+    fn fallocate(&self, cx: &Context<'_>, _node: NodeId, op: op::Fallocate) -> Outcome<()> {
+        self.op_fallocate(cx, op)
+    }
+
+    fn lseek(&self, cx: &Context<'_>, _node: NodeId, op: op::Lseek) -> Outcome<u64> {
+        self.op_lseek(cx, op)
+    }
+
+    fn copy_file_range(
+        &self,
+        cx: &Context<'_>,
+        _node: NodeId,
+        op: op::CopyFileRange,
+    ) -> Outcome<u64> {
+        self.op_copy_file_range(cx, op)
+    }
+}

@@ -1,0 +1,132 @@
+//! Open files and directories, by the number the guest was given.
+
+pub(crate) mod cursor;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+
+use virtiofs_protocol::{Errno, Fh};
+
+use crate::mounts::Mount;
+use crate::slab::{Row, Slab};
+use cursor::Cursor;
+
+/// How writes to an open file find their place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// Where the request says.
+    Offset,
+    /// At the end of the file, wherever that is when the write happens (`O_APPEND`).
+    Append,
+}
+
+/// An open regular file.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    pub(crate) descriptor: OwnedFd,
+    pub(crate) mount: Arc<Mount>,
+    pub(crate) placement: Placement,
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub(crate) struct OpenDirectory {
+    pub(crate) descriptor: OwnedFd,
+    pub(crate) cursor: Mutex<Cursor>,
+}
+
+/// What a handle stands for.
+#[derive(Debug)]
+pub(crate) enum Handle {
+    File(OpenFile),
+    Directory(OpenDirectory),
+}
+
+/// A handle that is in use.
+#[derive(Debug)]
+pub(crate) struct FileRef(Arc<Row<Handle>>);
+
+/// A directory's handle that is in use.
+#[derive(Debug)]
+pub(crate) struct DirectoryRef(Arc<Row<Handle>>);
+
+impl FileRef {
+    pub(crate) fn file(&self) -> Result<&OpenFile, Errno> {
+        match &self.0.value {
+            Handle::File(file) => Ok(file),
+            Handle::Directory(_) => Err(Errno::BADF),
+        }
+    }
+}
+
+impl DirectoryRef {
+    pub(crate) fn directory(&self) -> Result<&OpenDirectory, Errno> {
+        match &self.0.value {
+            Handle::Directory(directory) => Ok(directory),
+            Handle::File(_) => Err(Errno::BADF),
+        }
+    }
+}
+
+/// All handles.
+#[derive(Debug)]
+pub(crate) struct Handles(Slab<Handle>);
+
+impl Handles {
+    pub(crate) fn new() -> Self {
+        Self(Slab::new())
+    }
+
+    /// Gives a number to something open.
+    ///
+    /// # Errors
+    ///
+    /// ENFILE when 2^32 are open.
+    pub(crate) fn insert(&self, handle: Handle) -> Result<Fh, Errno> {
+        self.0
+            .insert(handle)
+            .map(|row| Fh::from_raw(row.number))
+            .ok_or(Errno::NFILE)
+    }
+
+    /// Finds an open file.
+    ///
+    /// # Errors
+    ///
+    /// EBADF when no file of this number is open.
+    pub(crate) fn file(&self, handle: Fh) -> Result<FileRef, Errno> {
+        self.0.get(handle.raw()).map(FileRef).ok_or(Errno::BADF)
+    }
+
+    /// Finds an open directory.
+    ///
+    /// # Errors
+    ///
+    /// EBADF when no directory of this number is open.
+    pub(crate) fn directory(&self, handle: Fh) -> Result<DirectoryRef, Errno> {
+        self.0
+            .get(handle.raw())
+            .map(DirectoryRef)
+            .ok_or(Errno::BADF)
+    }
+
+    /// Gives a number back; the descriptor closes when its last request is done.
+    ///
+    /// # Errors
+    ///
+    /// EBADF when nothing of this number is open.
+    pub(crate) fn remove(&self, handle: Fh) -> Result<(), Errno> {
+        self.0.remove(handle.raw()).map(drop).ok_or(Errno::BADF)
+    }
+
+    /// Gives all numbers back.
+    pub(crate) fn clear(&self) {
+        self.0.clear_except(0);
+    }
+}
+
+impl AsFd for OpenFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}

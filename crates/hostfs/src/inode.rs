@@ -1,0 +1,107 @@
+//! What is known about one inode.
+//!
+//! Lock order: a shard of keys or names ([`table`]) before an inode's state, never the other way
+//! round; no two inodes' states at once.
+
+pub(crate) mod key;
+pub(crate) mod names;
+pub(crate) mod table;
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use rustix::fs::FileType;
+use virtiofs_protocol::NodeId;
+
+use crate::mounts::{Identity, Mount};
+use crate::slab::Row;
+use key::Key;
+
+/// An inode that the guest knows, with its number.
+pub(crate) type Node = Arc<Row<Inode>>;
+
+/// One inode of the share that the guest has looked up.
+#[derive(Debug)]
+pub(crate) struct Inode {
+    pub(crate) kind: FileType,
+    pub(crate) mount: Arc<Mount>,
+    /// An `O_PATH` descriptor of the inode itself. Set for as long as it is hot, or needed.
+    pub(crate) descriptor: ArcSwapOption<OwnedFd>,
+    state: Mutex<State>,
+}
+
+/// A name under which the inode was seen last, in a directory that it keeps in the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Anchor {
+    pub(crate) parent: NodeId,
+    pub(crate) name: CString,
+}
+
+/// What changes over an inode's life.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) key: Key,
+    pub(crate) anchor: Option<Anchor>,
+    /// Lookups that the guest has not forgotten.
+    pub(crate) lookups: u64,
+    /// Inodes anchored in this directory.
+    pub(crate) children: u64,
+    /// Out of the table: nobody may count on it any more.
+    pub(crate) gone: bool,
+}
+
+impl Inode {
+    pub(crate) fn new(
+        key: Key,
+        kind: FileType,
+        mount: Arc<Mount>,
+        descriptor: Option<OwnedFd>,
+    ) -> Self {
+        let state = State {
+            key,
+            anchor: None,
+            lookups: 1,
+            children: 0,
+            gone: false,
+        };
+        Self {
+            kind,
+            mount,
+            descriptor: ArcSwapOption::new(descriptor.map(Arc::new)),
+            state: Mutex::new(state),
+        }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // Left consistent at every step, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+
+    /// Whether it can do without a descriptor.
+    pub(crate) fn can_be_found_by_name(&self) -> bool {
+        self.mount.identity == Identity::Birth && self.state().anchor.is_some()
+    }
+}
+
+impl State {
+    /// Raises the lookup count, unless the inode is out of the table already.
+    pub(crate) fn count_lookup(&mut self) -> bool {
+        if !self.gone {
+            self.lookups = self.lookups.saturating_add(1);
+        }
+        !self.gone
+    }
+
+    /// Marks it as gone when nothing counts on it any more.
+    pub(crate) fn leave_if_unused(&mut self) -> bool {
+        let unused = !self.gone && self.lookups == 0 && self.children == 0;
+        self.gone |= unused;
+        unused
+    }
+}

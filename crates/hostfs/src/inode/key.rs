@@ -1,0 +1,44 @@
+//! By what an inode is told from every other one.
+
+use rustix::fs::Statx;
+
+/// `STATX_MNT_ID_UNIQUE` (linux/stat.h, since Linux 6.8): mount numbers that are never used twice.
+pub(crate) const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+/// `STATX_MNT_ID` (linux/stat.h, since Linux 5.8).
+pub(crate) const STATX_MNT_ID: u32 = 0x1000;
+/// `STATX_BTIME` (man 2 statx).
+const STATX_BTIME: u32 = 0x800;
+
+/// Identity of an inode: mount, device, number, and the time of its birth where that is part of it.
+///
+/// The device belongs to it: a btrfs subvolume and its snapshot share mount, number and birth time.
+/// On stores whose birth times say nothing, a descriptor keeps the number from being reused, and
+/// the birth time is left out, because a copy-up on overlayfs changes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) mount: u64,
+    device: (u32, u32),
+    pub(crate) number: u64,
+    birth: (i64, u32),
+}
+
+impl Key {
+    pub(crate) fn new(stat: &Statx, identity: crate::mounts::Identity) -> Self {
+        let birth = match identity {
+            crate::mounts::Identity::Birth => (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec),
+            crate::mounts::Identity::Pinned => (0, 0),
+        };
+        Self {
+            mount: stat.stx_mnt_id,
+            device: (stat.stx_dev_major, stat.stx_dev_minor),
+            number: stat.stx_ino,
+            birth,
+        }
+    }
+}
+
+/// Whether the kernel and the store tell all that [`Identity::Birth`](crate::mounts::Identity) rests on.
+pub(crate) fn tells_birth(stat: &Statx) -> bool {
+    let needed = STATX_BTIME | STATX_MNT_ID_UNIQUE;
+    stat.stx_mask & needed == needed
+}

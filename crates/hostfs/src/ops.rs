@@ -1,0 +1,58 @@
+//! The work of each request, by family as in `virtiofs_protocol::op`.
+
+pub(crate) mod attr;
+pub(crate) mod create;
+pub(crate) mod dir;
+pub(crate) mod io;
+pub(crate) mod lookup;
+pub(crate) mod remove;
+pub(crate) mod rename;
+pub(crate) mod space;
+pub(crate) mod sync;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use virtiofs_protocol::{Context, Errno, Lane, NodeId, Patience, Refusal};
+
+use crate::PassthroughFs;
+use crate::inode::Node;
+use crate::mounts::Mount;
+
+/// Refuses to go on with a slow store on a thread that must not sleep.
+pub(crate) fn may_take_long(cx: &Context<'_>, mount: &Mount) -> Result<(), Refusal> {
+    if mount.slow { sleeps(cx) } else { Ok(()) }
+}
+
+/// Refuses to go on with work that sleeps on a thread that must not.
+pub(crate) fn sleeps(cx: &Context<'_>) -> Result<(), Refusal> {
+    match cx.patience {
+        Patience::Never => Err(Refusal::WouldSleep(Lane::Store)),
+        Patience::Until(_) => Ok(()),
+    }
+}
+
+impl PassthroughFs {
+    /// The node of a request, once its store may be asked.
+    pub(crate) fn node(&self, cx: &Context<'_>, node: NodeId) -> Result<Node, Refusal> {
+        let node = self.inodes.get(node)?;
+        may_take_long(cx, &node.value.mount)?;
+        Ok(node)
+    }
+
+    /// The directory of a request, with a descriptor.
+    ///
+    /// ENOTDIR for another type, as the host's kernel would answer.
+    pub(crate) fn directory(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+    ) -> Result<(Node, Arc<OwnedFd>), Refusal> {
+        let node = self.node(cx, node)?;
+        if !node.value.is_directory() {
+            return Err(Refusal::Errno(Errno::NOTDIR));
+        }
+        let descriptor = self.descriptor(&node)?;
+        Ok((node, descriptor))
+    }
+}

@@ -1,0 +1,159 @@
+//! GETATTR, SETATTR and READLINK.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, Statx, Timespec, Timestamps, chmodat, chownat, ftruncate,
+    readlinkat_raw, utimensat,
+};
+use rustix::path::DecInt;
+use virtiofs_protocol::op::{Getattr, KillPrivileges, Permissions, Setattr, Symlink, TimeChange};
+use virtiofs_protocol::{
+    Attr, AttrFlags, Context, Errno, FileOffset, NodeId, Outcome, PageWriter, Refusal,
+};
+
+use crate::PassthroughFs;
+use crate::acting_as::{WithoutSetid, owner_gid, owner_uid};
+use crate::attributes::attributes;
+use crate::inode::Node;
+use crate::sys;
+
+/// `UTIME_NOW` and `UTIME_OMIT` (man 2 utimensat), as nanoseconds.
+const UTIME_NOW: i64 = 0x3fff_ffff;
+const UTIME_OMIT: i64 = 0x3fff_fffe;
+
+impl PassthroughFs {
+    pub(crate) fn op_getattr(&self, cx: &Context<'_>, node: NodeId, op: Getattr) -> Outcome<Attr> {
+        let node = self.node(cx, node)?;
+        let stat = match (self.stat(&node), op.file) {
+            // Lost on the host, but still open here: the open file is the inode.
+            (Err(Errno::STALE), Some(file)) => sys::stat_fd(self.handles.file(file)?.file()?)?,
+            (stat, _) => stat?,
+        };
+        Ok(self.attr(&stat))
+    }
+
+    fn attr(&self, stat: &Statx) -> Attr {
+        Attr {
+            validity: self.validity(),
+            attributes: attributes(stat, AttrFlags::empty()),
+        }
+    }
+
+    pub(crate) fn op_setattr(&self, cx: &Context<'_>, node: NodeId, op: Setattr) -> Outcome<Attr> {
+        let node = self.node(cx, node)?;
+        let held = self.descriptor(&node)?;
+        let held = held.as_fd();
+        // The owner first: chown(2) takes set-id bits away that a mode in the same request states.
+        if op.guest_uid.is_some() || op.guest_gid.is_some() {
+            let (uid, gid) = (op.guest_uid.map(owner_uid), op.guest_gid.map(owner_gid));
+            chownat(
+                held,
+                c"",
+                uid,
+                gid,
+                AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW,
+            )?;
+        }
+        if let Some(mode) = op.mode {
+            self.change_mode(held, mode)?;
+        }
+        if let Some(size) = op.size {
+            self.change_size(&node, held, size, &op)?;
+        }
+        if op.atime.is_some() || op.mtime.is_some() {
+            let times = Timestamps {
+                last_access: timespec(op.atime),
+                last_modification: timespec(op.mtime),
+            };
+            utimensat(held, c"", &times, AtFlags::EMPTY_PATH)?;
+        }
+        Ok(self.attr(&self.stat(&node)?))
+    }
+
+    /// By way of `/proc/self/fd`: a symlink's mode cannot be changed there either (EOPNOTSUPP).
+    fn change_mode(&self, held: BorrowedFd<'_>, mode: Permissions) -> Result<(), Errno> {
+        let mode = Mode::from_raw_mode(mode.bits());
+        chmodat(
+            &self.root.proc_self_fd,
+            DecInt::from_fd(held),
+            mode,
+            AtFlags::empty(),
+        )
+    }
+
+    fn change_size(
+        &self,
+        node: &Node,
+        held: BorrowedFd<'_>,
+        size: FileOffset,
+        op: &Setattr,
+    ) -> Result<(), Errno> {
+        match node.value.kind {
+            FileType::RegularFile => {}
+            FileType::Directory => return Err(Errno::ISDIR),
+            // truncate(2) answers EINVAL to what has no size.
+            FileType::Symlink
+            | FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => return Err(Errno::INVAL),
+        }
+        let _kill = match op.kill_privileges {
+            KillPrivileges::Yes => Some(WithoutSetid::begin()?),
+            KillPrivileges::No => None,
+        };
+        if let Some(file) = op.file {
+            let file = self.handles.file(file)?;
+            match ftruncate(file.file()?, size.get_u64()) {
+                // Opened for reading only: the guest's kernel has checked the caller's rights itself.
+                Err(Errno::INVAL | Errno::BADF) => {}
+                done => return done,
+            }
+        }
+        let proc_self_fd = self.root.proc_self_fd.as_fd();
+        let file =
+            self.retried(|| sys::reopen(proc_self_fd, held, OFlags::WRONLY | OFlags::NONBLOCK))?;
+        ftruncate(file, size.get_u64())
+    }
+
+    pub(crate) fn op_readlink(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        into: &mut PageWriter<'_>,
+    ) -> Outcome<()> {
+        let node = self.node(cx, node)?;
+        if node.value.kind != FileType::Symlink {
+            return Err(Refusal::Errno(Errno::INVAL));
+        }
+        let held = self.descriptor(&node)?;
+        let mut buffer = [0; Symlink::TARGET_MAX + 1];
+        let len = readlinkat_raw(held, c"", &mut buffer)?;
+        // readlink(2) cuts what does not fit; a guest always leaves a page.
+        let fits = len.min(into.room_bytes());
+        if into.push(&buffer[..fits]) {
+            Ok(())
+        } else {
+            Err(Refusal::Errno(Errno::INVAL))
+        }
+    }
+}
+
+fn timespec(change: Option<TimeChange>) -> Timespec {
+    match change {
+        None => Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        Some(TimeChange::Now) => Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        },
+        Some(TimeChange::To(time)) => Timespec {
+            tv_sec: time.secs,
+            tv_nsec: time.nanos().into(),
+        },
+    }
+}

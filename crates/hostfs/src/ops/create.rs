@@ -1,0 +1,208 @@
+//! SYMLINK, MKNOD, MKDIR, CREATE and LINK.
+//!
+//! What is answered is what a descriptor of the new object holds, never what was asked for: a host
+//! user may have put something else under the name meanwhile.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, linkat, makedev, mkdirat, mknodat, openat, symlinkat,
+};
+use rustix::path::DecInt;
+use virtiofs_protocol::op::{Create, Extras, Link, Mkdir, Mknod, NodeKind, Permissions, Symlink};
+use virtiofs_protocol::{Context, Entry, Errno, Name, NodeId, Opened, Outcome, Refusal};
+
+use crate::PassthroughFs;
+use crate::acting_as::ActingAs;
+use crate::attributes::decoded_device;
+use crate::inode::Node;
+use crate::ops::lookup::Found;
+use crate::ops::may_take_long;
+use crate::sys;
+
+/// How often a CREATE tries when the name appears and disappears under it.
+const ATTEMPTS: usize = 4;
+
+impl PassthroughFs {
+    pub(crate) fn op_mkdir(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        op: Mkdir<'_>,
+    ) -> Outcome<Entry> {
+        let (parent, directory) = self.directory(cx, parent)?;
+        self.as_caller(cx, op.extras, || {
+            mkdirat(&directory, op.name.as_c_str(), mode(op.mode))
+        })?;
+        Ok(self.made(cx, &parent, directory.as_fd(), op.name)?)
+    }
+
+    pub(crate) fn op_mknod(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        op: Mknod<'_>,
+    ) -> Outcome<Entry> {
+        let (parent, directory) = self.directory(cx, parent)?;
+        let (kind, device) = match op.kind {
+            NodeKind::File => (FileType::RegularFile, 0),
+            NodeKind::Fifo => (FileType::Fifo, 0),
+            NodeKind::Socket => (FileType::Socket, 0),
+            NodeKind::CharDevice(device) => (FileType::CharacterDevice, device),
+            NodeKind::BlockDevice(device) => (FileType::BlockDevice, device),
+        };
+        let (major, minor) = decoded_device(device);
+        let device = makedev(major, minor);
+        self.as_caller(cx, op.extras, || {
+            mknodat(&directory, op.name.as_c_str(), kind, mode(op.mode), device)
+        })?;
+        Ok(self.made(cx, &parent, directory.as_fd(), op.name)?)
+    }
+
+    pub(crate) fn op_symlink(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        op: Symlink<'_>,
+    ) -> Outcome<Entry> {
+        let (parent, directory) = self.directory(cx, parent)?;
+        self.as_caller(cx, op.extras, || {
+            symlinkat(op.target, &directory, op.name.as_c_str())
+        })?;
+        Ok(self.made(cx, &parent, directory.as_fd(), op.name)?)
+    }
+
+    pub(crate) fn op_link(&self, cx: &Context<'_>, parent: NodeId, op: Link<'_>) -> Outcome<Entry> {
+        let (parent, directory) = self.directory(cx, parent)?;
+        let target = self.node(cx, op.target)?;
+        let held = self.descriptor(&target)?;
+        let proc_self_fd = &self.root.proc_self_fd;
+        linkat(
+            proc_self_fd,
+            DecInt::from_fd(&held),
+            &directory,
+            op.name.as_c_str(),
+            AtFlags::SYMLINK_FOLLOW,
+        )?;
+        let stat = sys::stat_fd(&held)?;
+        if !target.value.state().count_lookup() {
+            return Err(Refusal::Errno(Errno::STALE));
+        }
+        self.inodes.anchor(&target, &parent, op.name.as_c_str());
+        Ok(self.entry(cx, &parent, &target, &stat))
+    }
+
+    pub(crate) fn op_create(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        op: Create<'_>,
+    ) -> Outcome<(Entry, Opened)> {
+        let (parent, directory) = self.directory(cx, parent)?;
+        let exclusive = OFlags::from_bits_retain(op.options.guest_flags).contains(OFlags::EXCL);
+        for _ in 0..ATTEMPTS {
+            match self.create_new(cx, directory.as_fd(), &op) {
+                Err(Errno::EXIST) if !exclusive => {}
+                made => return Ok(self.created(cx, &parent, &op, made?)?),
+            }
+            match self.open_existing(cx, &parent, directory.as_fd(), &op) {
+                Err(Refusal::Errno(Errno::NOENT)) => {}
+                opened => return opened,
+            }
+        }
+        Err(Refusal::Errno(Errno::EXIST))
+    }
+
+    /// Always exclusive: what stands under the name already may be a FIFO, or the host user's trap.
+    fn create_new(
+        &self,
+        cx: &Context<'_>,
+        directory: BorrowedFd<'_>,
+        op: &Create<'_>,
+    ) -> Result<OwnedFd, Errno> {
+        let flags = self.host_flags(cx, op.options.guest_flags) - OFlags::TRUNC;
+        let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.as_caller(cx, op.extras, || {
+            openat(directory, op.name.as_c_str(), flags, mode(op.mode))
+        })
+    }
+
+    fn created(
+        &self,
+        cx: &Context<'_>,
+        parent: &Node,
+        op: &Create<'_>,
+        file: OwnedFd,
+    ) -> Result<(Entry, Opened), Errno> {
+        let stat = sys::stat_fd(&file)?;
+        let entry = match self.enter_by_name(cx, parent, op.name, &stat) {
+            Some(entry) => entry?,
+            None => {
+                // Not the open file itself: held open for writing, it could never be executed.
+                let held = sys::reopen(self.root.proc_self_fd.as_fd(), file.as_fd(), OFlags::PATH)?;
+                self.enter(cx, parent, op.name, Found { held, stat })?
+            }
+        };
+        let opened = self
+            .inodes
+            .get(entry.node)
+            .and_then(|node| self.opened(&node, file, op.options.guest_flags));
+        let opened = opened.inspect_err(|_| self.inodes.forget(entry.node, 1))?;
+        Ok((entry, opened))
+    }
+
+    fn open_existing(
+        &self,
+        cx: &Context<'_>,
+        parent: &Node,
+        directory: BorrowedFd<'_>,
+        op: &Create<'_>,
+    ) -> Outcome<(Entry, Opened)> {
+        let entry = self.enter(cx, parent, op.name, self.found(directory, op.name)?)?;
+        let opened = self
+            .inodes
+            .get(entry.node)
+            .map_err(Refusal::Errno)
+            .and_then(|node| {
+                may_take_long(cx, &node.value.mount)?;
+                self.open_node(cx, &node, op.options)
+            });
+        let opened = opened.inspect_err(|_| self.inodes.forget(entry.node, 1))?;
+        // Opening with O_TRUNC has changed what was looked at before.
+        let entry = match self
+            .inodes
+            .get(entry.node)
+            .and_then(|node| Ok(self.entry(cx, parent, &node, &self.stat(&node)?)))
+        {
+            Ok(entry) => entry,
+            Err(_) => entry,
+        };
+        Ok((entry, opened))
+    }
+
+    /// Looks at what was just made, through a descriptor.
+    fn made(
+        &self,
+        cx: &Context<'_>,
+        parent: &Node,
+        directory: BorrowedFd<'_>,
+        name: Name<'_>,
+    ) -> Result<Entry, Errno> {
+        self.enter(cx, parent, name, self.found(directory, name)?)
+    }
+
+    /// Makes something with the identity that it is to have.
+    fn as_caller<T>(
+        &self,
+        cx: &Context<'_>,
+        extras: Extras,
+        make: impl FnMut() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let acting = ActingAs::caller(self.service, cx.caller, extras)?;
+        acting.make(make)
+    }
+}
+
+fn mode(permissions: Permissions) -> Mode {
+    Mode::from_raw_mode(permissions.bits())
+}

@@ -1,0 +1,120 @@
+//! OPENDIR, READDIR, READDIRPLUS and RELEASEDIR.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::PoisonError;
+
+use rustix::fs::OFlags;
+use virtiofs_protocol::op::{Opendir, Readdir, Releasedir};
+use virtiofs_protocol::{
+    Context, DirEntries, DirEntry, Entry, Errno, Name, NodeId, Opened, Outcome, Push,
+};
+
+use crate::PassthroughFs;
+use crate::handle::cursor::{Cursor, Visit};
+use crate::handle::{Handle, OpenDirectory};
+use crate::inode::Node;
+use crate::sys;
+
+impl PassthroughFs {
+    pub(crate) fn op_opendir(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        _op: Opendir,
+    ) -> Outcome<Opened> {
+        let (_, held) = self.directory(cx, node)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let descriptor =
+            self.retried(|| sys::reopen(self.root.proc_self_fd.as_fd(), held.as_fd(), flags))?;
+        let directory = OpenDirectory {
+            descriptor,
+            cursor: Cursor::default().into(),
+        };
+        let handle = self.handles.insert(Handle::Directory(directory))?;
+        Ok(Opened {
+            handle,
+            flags: self.options.cache.directory_flags(),
+        })
+    }
+
+    pub(crate) fn op_readdir(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        op: Readdir,
+        into: &mut DirEntries<'_>,
+    ) -> Outcome<()> {
+        self.node(cx, node)?;
+        self.walk(op, |_, entry, _| Ok(visit(into.push(entry))))?;
+        Ok(())
+    }
+
+    pub(crate) fn op_readdirplus(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        op: Readdir,
+        into: &mut DirEntries<'_>,
+    ) -> Outcome<()> {
+        let node = self.node(cx, node)?;
+        self.walk(op, |directory, entry, name| {
+            if !into.takes_plus(entry.name.len()) {
+                return Ok(Visit::Stop);
+            }
+            // `.` and `..` are no names: the guest knows them already.
+            let Ok(name) = Name::new(name) else {
+                return Ok(visit(into.push_plus(None, entry)));
+            };
+            let looked_up = match self.look_up_listed(cx, &node, directory, name) {
+                Ok(found) => Some(found),
+                // Gone since it was listed.
+                Err(Errno::NOENT) => return Ok(Visit::Next),
+                // Told when the guest looks the name up itself.
+                Err(_) => None,
+            };
+            Ok(visit(into.push_plus(looked_up, entry)))
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn op_releasedir(&self, op: Releasedir) -> Outcome<()> {
+        Ok(self.handles.remove(op.directory)?)
+    }
+
+    /// One call per name, where the store's identities allow it.
+    fn look_up_listed(
+        &self,
+        cx: &Context<'_>,
+        parent: &Node,
+        directory: BorrowedFd<'_>,
+        name: Name<'_>,
+    ) -> Result<Entry, Errno> {
+        let stat = sys::stat_name(directory, name)?;
+        if let Some(entry) = self.enter_by_name(cx, parent, name, &stat) {
+            return entry;
+        }
+        self.enter(cx, parent, name, self.found(directory, name)?)
+    }
+
+    fn walk(
+        &self,
+        op: Readdir,
+        mut each: impl FnMut(BorrowedFd<'_>, &DirEntry<'_>, &CStr) -> Result<Visit, Errno>,
+    ) -> Result<(), Errno> {
+        let handle = self.handles.directory(op.directory)?;
+        let open = handle.directory()?;
+        let directory = open.descriptor.as_fd();
+        let mut cursor = open.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        cursor.walk(directory, op.offset, |entry, name| {
+            each(directory, entry, name)
+        })
+    }
+}
+
+fn visit(push: Push) -> Visit {
+    match push {
+        Push::Done => Visit::Next,
+        Push::Full => Visit::Stop,
+    }
+}

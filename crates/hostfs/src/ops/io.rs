@@ -1,0 +1,223 @@
+//! OPEN, READ, WRITE, FLUSH and RELEASE.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{FileType, OFlags};
+use virtiofs_protocol::op::{
+    Flush, KillPrivileges, Open, OpenOptions, Read, Release, Write, WriteOrigin,
+};
+use virtiofs_protocol::{
+    Context, Errno, FileOffset, FopenFlags, GuestPages, InitFlags, Lane, NodeId, Opened, Outcome,
+    Patience, Readable, Refusal, Writable,
+};
+
+use crate::PassthroughFs;
+use crate::acting_as::WithoutSetid;
+use crate::handle::{Handle, OpenFile, Placement};
+use crate::inode::Node;
+use crate::ops::{may_take_long, sleeps};
+use crate::options::{DirectIo, Writeback};
+use crate::sys;
+use crate::sys::raw::{IOV_MAX, RWF_APPEND, RWF_NOWAIT, preadv2, pwritev2};
+
+/// Bytes of a page of a file: where one begins, a short read may be the page cache's doing.
+const PAGE_BYTES: u64 = 4096;
+
+impl PassthroughFs {
+    pub(crate) fn op_open(&self, cx: &Context<'_>, node: NodeId, op: Open) -> Outcome<Opened> {
+        let node = self.node(cx, node)?;
+        self.open_node(cx, &node, op.options)
+    }
+
+    pub(crate) fn open_node(
+        &self,
+        cx: &Context<'_>,
+        node: &Node,
+        options: OpenOptions,
+    ) -> Outcome<Opened> {
+        match node.value.kind {
+            FileType::RegularFile => {}
+            FileType::Directory => return Err(Refusal::Errno(Errno::ISDIR)),
+            FileType::Symlink => return Err(Refusal::Errno(Errno::LOOP)),
+            // The guest's own kernel serves FIFOs, sockets and devices; here they might block or act.
+            FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => return Err(Refusal::Errno(Errno::NXIO)),
+        }
+        let flags = self.host_flags(cx, options.guest_flags);
+        let held = self.descriptor(node)?;
+        let kill = options.kill_privileges == KillPrivileges::Yes && flags.contains(OFlags::TRUNC);
+        let _kill = if kill {
+            Some(WithoutSetid::begin()?)
+        } else {
+            None
+        };
+        let file =
+            self.retried(|| sys::reopen(self.root.proc_self_fd.as_fd(), held.as_fd(), flags))?;
+        Ok(self.opened(node, file, options.guest_flags)?)
+    }
+
+    /// The flags that reach the host, of those the guest sent.
+    ///
+    /// `O_APPEND` does not: Linux would ignore the offset of every write, those of the guest's page
+    /// cache included (man 2 pwrite, BUGS). Each write says itself whether it appends.
+    pub(crate) fn host_flags(&self, cx: &Context<'_>, guest_flags: u32) -> OFlags {
+        let guest = OFlags::from_bits_retain(guest_flags);
+        let mut allowed = OFlags::TRUNC | OFlags::SYNC | OFlags::DSYNC;
+        if self.options.direct_io == DirectIo::PassedOn {
+            allowed |= OFlags::DIRECT;
+        }
+        let writeback = cx.negotiated.flags.contains(InitFlags::WRITEBACK_CACHE);
+        let access = match guest & OFlags::RWMODE {
+            // The guest's page cache reads around what it writes.
+            OFlags::WRONLY if writeback => OFlags::RDWR,
+            access => access,
+        };
+        access | (guest & allowed)
+    }
+
+    /// Gives an open file a number.
+    pub(crate) fn opened(
+        &self,
+        node: &Node,
+        descriptor: OwnedFd,
+        guest_flags: u32,
+    ) -> Result<Opened, Errno> {
+        let appends = OFlags::from_bits_retain(guest_flags).contains(OFlags::APPEND);
+        // With a write-back cache the guest knows the size, and its offsets are exact.
+        let placement = match self.options.writeback {
+            Writeback::Off if appends => Placement::Append,
+            Writeback::Off | Writeback::On => Placement::Offset,
+        };
+        let file = OpenFile {
+            descriptor,
+            mount: Arc::clone(&node.value.mount),
+            placement,
+        };
+        let handle = self.handles.insert(Handle::File(file))?;
+        let mut flags = self.options.cache.file_flags();
+        if flags.contains(FopenFlags::DIRECT_IO) {
+            flags |= FopenFlags::PARALLEL_DIRECT_WRITES;
+        }
+        Ok(Opened { handle, flags })
+    }
+
+    pub(crate) fn op_read(
+        &self,
+        cx: &Context<'_>,
+        op: Read,
+        into: GuestPages<'_, Writable>,
+    ) -> Outcome<usize> {
+        let file = self.handles.file(op.file)?;
+        let file = file.file()?;
+        may_take_long(cx, &file.mount)?;
+        match cx.patience {
+            Patience::Never if file.mount.takes_nowait() => read_nowait(file, op, &into),
+            Patience::Never | Patience::Until(_) => Ok(read_from(file, op, &into, 0, 0)?),
+        }
+    }
+
+    pub(crate) fn op_write(
+        &self,
+        cx: &Context<'_>,
+        op: Write,
+        from: GuestPages<'_, Readable>,
+    ) -> Outcome<usize> {
+        let file = self.handles.file(op.file)?;
+        let file = file.file()?;
+        may_take_long(cx, &file.mount)?;
+        let flags = match (file.placement, op.origin) {
+            (Placement::Append, WriteOrigin::Caller) => RWF_APPEND,
+            (Placement::Append, WriteOrigin::PageCache) | (Placement::Offset, _) => 0,
+        };
+        let _kill = match op.kill_privileges {
+            KillPrivileges::Yes => Some(WithoutSetid::begin()?),
+            KillPrivileges::No => None,
+        };
+        Ok(in_turns(op.size_bytes, from.iovecs().len(), 0, |done| {
+            pwritev2(file.as_fd(), &from, done, behind(op.offset, done)?, flags)
+        })?)
+    }
+
+    pub(crate) fn op_flush(&self, cx: &Context<'_>, op: Flush) -> Outcome<()> {
+        let file = self.handles.file(op.file)?;
+        let file = file.file()?;
+        if file.mount.slow {
+            // Stores that report errors at close do so for each descriptor that is closed.
+            sleeps(cx)?;
+            drop(rustix::io::fcntl_dupfd_cloexec(file, 0)?);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn op_release(&self, op: Release) -> Outcome<()> {
+        Ok(self.handles.remove(op.file)?)
+    }
+}
+
+/// Reads what is there without sleeping; what is not there is read by a thread that may sleep.
+fn read_nowait(file: &OpenFile, op: Read, into: &GuestPages<'_, Writable>) -> Outcome<usize> {
+    let wanted = into.len_bytes();
+    let nowait = |skip| match read_from(file, op, into, skip, RWF_NOWAIT) {
+        Err(Errno::AGAIN) => Err(Refusal::WouldSleep(Lane::Store)),
+        read => Ok(read?),
+    };
+    let first = match nowait(0) {
+        Err(Refusal::Errno(Errno::OPNOTSUPP)) => {
+            file.mount.forgo_nowait();
+            return Ok(read_from(file, op, into, 0, 0)?);
+        }
+        first => first?,
+    };
+    let inside_page = !u64::try_from(first)
+        .is_ok_and(|first| (op.offset.get_u64() + first).is_multiple_of(PAGE_BYTES));
+    if first == wanted || inside_page {
+        return Ok(first);
+    }
+    // It ends where a page does: at the end of the file, or before a page that is not in memory.
+    // A short answer to the latter would tell the guest that the file ends there.
+    nowait(first)
+}
+
+/// Reads what lies behind the first `skip` bytes of the request; returns the bytes with these.
+fn read_from(
+    file: &OpenFile,
+    op: Read,
+    into: &GuestPages<'_, Writable>,
+    skip: usize,
+    flags: libc::c_int,
+) -> Result<usize, Errno> {
+    in_turns(into.len_bytes(), into.iovecs().len(), skip, |done| {
+        preadv2(file.as_fd(), into, done, behind(op.offset, done)?, flags)
+    })
+}
+
+/// Repeats a call that takes at most [`IOV_MAX`] pieces until all is done or it comes to an end.
+fn in_turns(
+    wanted: usize,
+    pieces: usize,
+    skip: usize,
+    mut call: impl FnMut(usize) -> Result<usize, Errno>,
+) -> Result<usize, Errno> {
+    let mut done = skip;
+    loop {
+        let moved = match call(done) {
+            // What was moved before is moved; the next request meets the error again.
+            Err(_) if done > skip => return Ok(done),
+            moved => moved?,
+        };
+        done += moved;
+        if moved == 0 || done >= wanted || pieces <= IOV_MAX {
+            return Ok(done);
+        }
+    }
+}
+
+/// The position `bytes` behind an offset; EINVAL beyond the largest one, as pread(2) answers.
+fn behind(offset: FileOffset, bytes: usize) -> Result<FileOffset, Errno> {
+    let bytes = u64::try_from(bytes).map_err(|_| Errno::INVAL)?;
+    FileOffset::new(offset.get_u64() + bytes).map_err(|_| Errno::INVAL)
+}

@@ -1,0 +1,176 @@
+//! LOOKUP, and how what was found or made becomes an entry.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Statx};
+use virtiofs_protocol::op::Lookup;
+use virtiofs_protocol::{
+    AttrFlags, Context, Entry, Errno, InitFlags, LookupName, Name, NodeId, Outcome, Refusal,
+    Validity,
+};
+
+use crate::PassthroughFs;
+use crate::attributes::attributes;
+use crate::inode::Node;
+use crate::inode::key::{Key, tells_birth};
+use crate::inode::table::Newcomer;
+use crate::mounts::Identity;
+use crate::ops::may_take_long;
+use crate::sys;
+
+/// What stands under a name: held first, then looked at through the descriptor.
+pub(crate) struct Found {
+    pub(crate) held: OwnedFd,
+    pub(crate) stat: Statx,
+}
+
+impl PassthroughFs {
+    pub(crate) fn op_lookup(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        op: Lookup<'_>,
+    ) -> Outcome<Entry> {
+        match op.name {
+            LookupName::Name(name) => {
+                let (parent, directory) = self.directory(cx, parent)?;
+                Ok(self.find(cx, &parent, directory.as_fd(), name)?)
+            }
+            // Sent only where EXPORT_SUPPORT was negotiated, which is not offered.
+            LookupName::Myself | LookupName::Parent => Err(Refusal::Errno(Errno::INVAL)),
+        }
+    }
+
+    /// Finds a name: one call where the belief about it is right, two where there is none.
+    fn find(
+        &self,
+        cx: &Context<'_>,
+        parent: &Node,
+        directory: BorrowedFd<'_>,
+        name: Name<'_>,
+    ) -> Outcome<Entry> {
+        let parent_id = NodeId::from_raw(parent.number);
+        if let Some(believed) = self.inodes.believed(parent_id, name.as_c_str()) {
+            may_take_long(cx, &believed.value.mount)?;
+            let stat = sys::stat_name(directory, name).inspect_err(|errno| {
+                if *errno == Errno::NOENT {
+                    self.inodes.unanchor(&believed, parent_id, name.as_c_str());
+                }
+            })?;
+            if let Some(known) = self.count_known(&stat) {
+                return Ok(self.entry(cx, parent, &known, &stat));
+            }
+        }
+        Ok(self.enter(cx, parent, name, self.found(directory, name)?)?)
+    }
+
+    /// The inode of a stat by name, if it is known: by identity, so it does not matter what the name meant before.
+    fn count_known(&self, stat: &Statx) -> Option<Node> {
+        let mount = self.mounts.known(stat.stx_mnt_id)?;
+        self.inodes.count_known(&Key::new(stat, mount.identity))
+    }
+
+    /// Holds what stands under a name and looks at it through the descriptor.
+    pub(crate) fn found(&self, directory: BorrowedFd<'_>, name: Name<'_>) -> Result<Found, Errno> {
+        let held = self.retried(|| sys::hold(directory, name))?;
+        let stat = sys::stat_fd(&held)?;
+        Ok(Found { held, stat })
+    }
+
+    /// Enters what was found under a name, with one lookup.
+    pub(crate) fn enter(
+        &self,
+        cx: &Context<'_>,
+        parent: &Node,
+        name: Name<'_>,
+        found: Found,
+    ) -> Result<Entry, Errno> {
+        let Found { held, stat } = found;
+        let node = self.enter_unnamed(held, &stat)?;
+        self.inodes.anchor(&node, parent, name.as_c_str());
+        Ok(self.entry(cx, parent, &node, &stat))
+    }
+
+    /// Enters what a descriptor holds, with one lookup.
+    fn enter_unnamed(&self, held: OwnedFd, stat: &Statx) -> Result<Node, Errno> {
+        let mount = self
+            .mounts
+            .get(stat.stx_mnt_id, held.as_fd(), tells_birth(stat))?;
+        let key = Key::new(stat, mount.identity);
+        if let Some(known) = self.inodes.count_known(&key) {
+            if known.value.descriptor.load().is_none() {
+                self.keep(&known, held);
+            }
+            return Ok(known);
+        }
+        let kind = FileType::from_raw_mode(stat.stx_mode.into());
+        let node = self.inodes.enter(Newcomer {
+            key,
+            kind,
+            mount,
+            descriptor: Some(held),
+        })?;
+        self.note_holder(&node);
+        Ok(node)
+    }
+
+    /// Enters what stands under a name without holding it, where its identity alone tells it from any other.
+    ///
+    /// `None` where it does not: the store has no birth times, or another mount begins here.
+    pub(crate) fn enter_by_name(
+        &self,
+        cx: &Context<'_>,
+        parent: &Node,
+        name: Name<'_>,
+        stat: &Statx,
+    ) -> Option<Result<Entry, Errno>> {
+        if let Some(known) = self.count_known(stat) {
+            return Some(Ok(self.entry(cx, parent, &known, stat)));
+        }
+        let mount = self.mounts.known(stat.stx_mnt_id)?;
+        if mount.identity != Identity::Birth {
+            return None;
+        }
+        let key = Key::new(stat, mount.identity);
+        let kind = FileType::from_raw_mode(stat.stx_mode.into());
+        let node = match self.inodes.enter(Newcomer {
+            key,
+            kind,
+            mount,
+            descriptor: None,
+        }) {
+            Ok(node) => node,
+            Err(errno) => return Some(Err(errno)),
+        };
+        self.inodes.anchor(&node, parent, name.as_c_str());
+        Some(Ok(self.entry(cx, parent, &node, stat)))
+    }
+
+    pub(crate) fn entry(
+        &self,
+        cx: &Context<'_>,
+        parent: &Node,
+        node: &Node,
+        stat: &Statx,
+    ) -> Entry {
+        let another_mount = stat.stx_mnt_id != parent.value.state().key.mount;
+        let announced = another_mount && cx.negotiated.flags.contains(InitFlags::SUBMOUNTS);
+        let flags = if announced {
+            AttrFlags::SUBMOUNT
+        } else {
+            AttrFlags::empty()
+        };
+        Entry {
+            node: NodeId::from_raw(node.number),
+            entry_validity: self.validity(),
+            attr_validity: self.validity(),
+            attributes: attributes(stat, flags),
+        }
+    }
+
+    pub(crate) fn validity(&self) -> Validity {
+        self.options
+            .validity
+            .unwrap_or_else(|| self.options.cache.validity())
+    }
+}

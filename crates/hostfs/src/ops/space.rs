@@ -1,0 +1,48 @@
+//! FALLOCATE, LSEEK and COPY_FILE_RANGE.
+
+use rustix::fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, seek};
+use virtiofs_protocol::op::{CopyFileRange, Fallocate, Lseek, Whence};
+use virtiofs_protocol::{Context, Outcome};
+
+use crate::PassthroughFs;
+use crate::ops::{may_take_long, sleeps};
+
+impl PassthroughFs {
+    pub(crate) fn op_fallocate(&self, cx: &Context<'_>, op: Fallocate) -> Outcome<()> {
+        let file = self.handles.file(op.file)?;
+        let file = file.file()?;
+        may_take_long(cx, &file.mount)?;
+        let mode = FallocateFlags::from_bits_retain(op.mode.bits());
+        Ok(fallocate(
+            file,
+            mode,
+            op.offset.get_u64(),
+            op.length.get_u64(),
+        )?)
+    }
+
+    /// Moves the open file's own position, which nothing else here uses.
+    pub(crate) fn op_lseek(&self, cx: &Context<'_>, op: Lseek) -> Outcome<u64> {
+        let file = self.handles.file(op.file)?;
+        let file = file.file()?;
+        may_take_long(cx, &file.mount)?;
+        let target = match op.whence {
+            Whence::Start => SeekFrom::Start(op.offset.get_u64()),
+            Whence::End => SeekFrom::End(op.offset.get()),
+            Whence::Data => SeekFrom::Data(op.offset.get_u64()),
+            Whence::Hole => SeekFrom::Hole(op.offset.get_u64()),
+        };
+        Ok(seek(file, target)?)
+    }
+
+    pub(crate) fn op_copy_file_range(&self, cx: &Context<'_>, op: CopyFileRange) -> Outcome<u64> {
+        let (from, to) = (self.handles.file(op.from)?, self.handles.file(op.to)?);
+        let (from, to) = (from.file()?, to.file()?);
+        // Gigabytes may have to be copied, unless the store shares blocks.
+        sleeps(cx)?;
+        let (mut from_offset, mut to_offset) = (op.from_offset.get_u64(), op.to_offset.get_u64());
+        let len = usize::try_from(op.len_bytes).unwrap_or(usize::MAX);
+        let copied = copy_file_range(from, Some(&mut from_offset), to, Some(&mut to_offset), len)?;
+        Ok(u64::try_from(copied).unwrap_or(u64::MAX))
+    }
+}

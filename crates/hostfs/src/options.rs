@@ -1,0 +1,89 @@
+//! What an operator can choose about the file system.
+
+use virtiofs_protocol::Validity;
+
+use crate::cache::CachePolicy;
+
+/// Whether the guest caches writes (`--writeback`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writeback {
+    /// Every write goes to the host at once.
+    Off,
+    /// The guest keeps dirty pages and owns size and mtime meanwhile.
+    On,
+}
+
+/// Whether the guest is told where another mount begins (`--announce-submounts`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submounts {
+    /// Each mount gets a device number of its own in the guest.
+    Announced,
+    /// All look like one file system; inode numbers of different mounts may collide.
+    Hidden,
+}
+
+/// Whether READDIRPLUS is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReaddirPlus {
+    /// As the cache policy has it.
+    ByPolicy,
+    /// Never.
+    Off,
+}
+
+/// Whether set-id bits and capabilities are dropped here when the guest asks (`FUSE_HANDLE_KILLPRIV_V2`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillPrivilegesV2 {
+    /// Offered.
+    On,
+    /// Left to the guest.
+    Off,
+}
+
+/// Whether a guest's `O_DIRECT` reaches the host (`--allow-direct-io`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirectIo {
+    /// The host's page cache is used all the same.
+    Ignored,
+    /// The file is opened with `O_DIRECT`.
+    PassedOn,
+}
+
+/// Choices and limits of a [`PassthroughFs`](crate::PassthroughFs).
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long the guest may believe what it was told.
+    pub cache: CachePolicy,
+    /// Overrides the policy's validity of names and attributes (`-o timeout=`).
+    pub validity: Option<Validity>,
+    /// Whether the guest caches writes.
+    pub writeback: Writeback,
+    /// Whether READDIRPLUS is offered.
+    pub readdirplus: ReaddirPlus,
+    /// Whether mounts are announced.
+    pub submounts: Submounts,
+    /// Whether privileges are dropped here.
+    pub kill_privileges: KillPrivilegesV2,
+    /// Whether `O_DIRECT` is passed on.
+    pub direct_io: DirectIo,
+    /// Most inodes known to the guest at once; `None` is no limit. ENOMEM beyond.
+    pub max_inodes: Option<u64>,
+    /// Most descriptors kept for inodes; open files come on top.
+    pub descriptor_budget: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cache: CachePolicy::Auto,
+            validity: None,
+            writeback: Writeback::Off,
+            readdirplus: ReaddirPlus::ByPolicy,
+            submounts: Submounts::Announced,
+            kill_privileges: KillPrivilegesV2::On,
+            direct_io: DirectIo::Ignored,
+            max_inodes: None,
+            descriptor_budget: 512,
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A table whose rows are found by an array load.
+//!
+//! A row's number is an index and a generation, so a number that was given back never finds the
+//! row that came after it. Readers take no lock: a row is an `ArcSwap`, and what was removed lives
+//! until the last reader lets go of it. Inserting and removing share one lock.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use arc_swap::ArcSwapOption;
+
+/// Slots of the first chunk; each further chunk doubles the table.
+const FIRST_CHUNK: usize = 1024;
+/// 2^10 times 2^22 slots: more than a 32-bit index counts.
+const CHUNKS: usize = 23;
+
+type Chunk<T> = Box<[ArcSwapOption<Row<T>>]>;
+
+/// A value with the number it is found by.
+#[derive(Debug)]
+pub(crate) struct Row<T> {
+    pub(crate) number: u64,
+    pub(crate) value: T,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    never_used: u32,
+    given_back: Vec<u32>,
+    generation: u32,
+}
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Slab<T> {
+    chunks: [OnceLock<Chunk<T>>; CHUNKS],
+    free: Mutex<Free>,
+}
+
+impl<T> Slab<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            chunks: [const { OnceLock::new() }; CHUNKS],
+            free: Mutex::default(),
+        }
+    }
+
+    /// Adds a value; the first one gets number 1, as FUSE's root needs it. `None` when 2^32 are there.
+    pub(crate) fn insert(&self, value: T) -> Option<Arc<Row<T>>> {
+        let mut free = self.free();
+        let index = match free.given_back.pop() {
+            Some(index) => index,
+            None => {
+                free.never_used = free.never_used.checked_add(1)?;
+                free.never_used
+            }
+        };
+        let number = u64::from(free.generation) << 32 | u64::from(index);
+        // Wraps after 2^32 insertions; a number from before then needs its very slot to be met.
+        free.generation = free.generation.wrapping_add(1);
+        drop(free);
+        let row = Arc::new(Row { number, value });
+        self.new_slot(index)?.store(Some(Arc::clone(&row)));
+        Some(row)
+    }
+
+    /// Finds a row.
+    pub(crate) fn get(&self, number: u64) -> Option<Arc<Row<T>>> {
+        let row = self.slot(index_of(number))?.load_full()?;
+        (row.number == number).then_some(row)
+    }
+
+    /// Takes a row out; it lives on with whoever holds it.
+    pub(crate) fn remove(&self, number: u64) -> Option<Arc<Row<T>>> {
+        let index = index_of(number);
+        let mut free = self.free();
+        let slot = self.slot(index)?;
+        if slot.load().as_ref().is_none_or(|row| row.number != number) {
+            return None;
+        }
+        let row = slot.swap(None);
+        free.given_back.push(index);
+        row
+    }
+
+    /// Takes out every row but the one of number `keep`.
+    pub(crate) fn clear_except(&self, keep: u64) -> Vec<Arc<Row<T>>> {
+        let last = self.free().never_used;
+        let numbers =
+            (1..=last).filter_map(|index| self.slot(index)?.load().as_ref().map(|row| row.number));
+        numbers
+            .filter(|number| *number != keep)
+            .filter_map(|number| self.remove(number))
+            .collect()
+    }
+
+    /// Finds a slot that was used before. A number nobody was given costs no memory.
+    fn slot(&self, index: u32) -> Option<&ArcSwapOption<Row<T>>> {
+        let (chunk, offset, _) = place(index)?;
+        self.chunks.get(chunk)?.get()?.get(offset)
+    }
+
+    /// Makes room for a slot that is going to be used.
+    fn new_slot(&self, index: u32) -> Option<&ArcSwapOption<Row<T>>> {
+        let (chunk, offset, len) = place(index)?;
+        let chunk = self.chunks.get(chunk)?;
+        chunk
+            .get_or_init(|| (0..len).map(|_| ArcSwapOption::empty()).collect())
+            .get(offset)
+    }
+
+    fn free(&self) -> MutexGuard<'_, Free> {
+        // Left consistent at every step, so a panic elsewhere does not spoil it.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Chunk, offset in it, and its length.
+fn place(index: u32) -> Option<(usize, usize, usize)> {
+    let index = usize::try_from(index).ok()?;
+    let Some(log) = (index / FIRST_CHUNK).checked_ilog2() else {
+        return Some((0, index, FIRST_CHUNK));
+    };
+    let len = FIRST_CHUNK << log;
+    Some((usize::try_from(log).ok()? + 1, index - len, len))
+}
+
+fn index_of(number: u64) -> u32 {
+    let [a, b, c, d, ..] = number.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_start_at_one_and_are_never_used_twice() {
+        let slab = Slab::new();
+        let first = slab.insert("root").unwrap();
+        assert_eq!(first.number, 1);
+        let old = slab.insert("a").unwrap().number;
+        assert_eq!(slab.remove(old).map(|row| row.value), Some("a"));
+        assert!(slab.remove(old).is_none());
+        let new = slab.insert("b").unwrap().number;
+        assert_ne!(old, new);
+        assert!(slab.get(old).is_none(), "a number given back finds nothing");
+        assert_eq!(slab.get(new).unwrap().value, "b");
+        for unknown in [0, 2 << 32, u64::MAX, 1 << 31] {
+            assert!(slab.get(unknown).is_none(), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn rows_beyond_the_first_chunks_are_found() {
+        let slab = Slab::new();
+        let numbers: Vec<u64> = (0..10_000_usize)
+            .map(|value| slab.insert(value).unwrap().number)
+            .collect();
+        for (value, number) in numbers.iter().enumerate() {
+            assert_eq!(slab.get(*number).unwrap().value, value);
+        }
+        assert_eq!(slab.clear_except(1).len(), 9_999);
+        assert!(slab.get(1).is_some());
+    }
+}

@@ -1,0 +1,61 @@
+//! The system calls of this crate, in the forms it needs.
+//!
+//! Names reach a system call as [`Name`](virtiofs_protocol::Name) only; everything else is about a
+//! descriptor. `unsafe` is for the calls that rustix lacks, in [`raw`].
+
+pub(crate) mod raw;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, openat, statx};
+use rustix::path::DecInt;
+use virtiofs_protocol::{Errno, Name};
+
+use crate::inode::key::{STATX_MNT_ID, STATX_MNT_ID_UNIQUE};
+
+/// Everything that an answer or an identity needs.
+fn mask() -> StatxFlags {
+    let mounts = StatxFlags::from_bits_retain(STATX_MNT_ID | STATX_MNT_ID_UNIQUE);
+    StatxFlags::BASIC_STATS | StatxFlags::BTIME | mounts
+}
+
+/// Looks at what a descriptor holds.
+pub(crate) fn stat_fd(fd: impl AsFd) -> Result<Statx, Errno> {
+    statx(fd, c"", AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT, mask())
+}
+
+/// Looks at what stands under a name, without following or mounting anything.
+pub(crate) fn stat_name(directory: impl AsFd, name: Name<'_>) -> Result<Statx, Errno> {
+    statx(
+        directory,
+        name.as_c_str(),
+        AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
+        mask(),
+    )
+}
+
+/// Holds what stands under a name, whatever it is, without opening it.
+pub(crate) fn hold(directory: impl AsFd, name: Name<'_>) -> Result<OwnedFd, Errno> {
+    openat(
+        directory,
+        name.as_c_str(),
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}
+
+/// Opens what an `O_PATH` descriptor holds, through `/proc/self/fd`.
+///
+/// The caller has made sure that it is a regular file or a directory: anything else may block or act.
+pub(crate) fn reopen(
+    proc_self_fd: BorrowedFd<'_>,
+    held: BorrowedFd<'_>,
+    flags: OFlags,
+) -> Result<OwnedFd, Errno> {
+    openat(
+        proc_self_fd,
+        DecInt::from_fd(held),
+        flags | OFlags::CLOEXEC | OFlags::NOCTTY,
+        Mode::empty(),
+    )
+}

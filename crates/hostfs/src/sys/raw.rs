@@ -1,0 +1,100 @@
+//! System calls that rustix lacks: data to and from guest pages, and raw directory entries.
+#![expect(
+    unsafe_code,
+    reason = "one of the four islands: pages of the guest are no Rust slices"
+)]
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use virtiofs_protocol::{Errno, FileOffset, GuestPages, IoVec, Readable, Writable};
+
+/// `RWF_NOWAIT` (linux/fs.h): EAGAIN instead of sleeping.
+pub(crate) const RWF_NOWAIT: libc::c_int = 0x08;
+/// `RWF_APPEND` (linux/fs.h): at the end of the file, whatever the offset.
+pub(crate) const RWF_APPEND: libc::c_int = 0x10;
+
+/// Most pieces that one call takes (`IOV_MAX`).
+pub(crate) const IOV_MAX: usize = 1024;
+
+const _: () = assert!(size_of::<IoVec>() == size_of::<libc::iovec>());
+const _: () = assert!(align_of::<IoVec>() == align_of::<libc::iovec>());
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Calls with the first [`IOV_MAX`] pieces of what lies behind `skip` bytes, and their count.
+fn with_rest<T>(
+    pieces: &[IoVec],
+    skip: usize,
+    call: impl FnOnce(*const libc::iovec, libc::c_int) -> T,
+) -> Result<T, Errno> {
+    let count = |pieces: &[IoVec]| libc::c_int::try_from(pieces.len()).map_err(|_| Errno::INVAL);
+    if skip == 0 {
+        let pieces = &pieces[..pieces.len().min(IOV_MAX)];
+        return Ok(call(pieces.as_ptr().cast(), count(pieces)?));
+    }
+    let mut left = skip;
+    let mut rest = Vec::new();
+    for piece in pieces {
+        let gone = left.min(piece.len_bytes());
+        left -= gone;
+        if gone < piece.len_bytes() && rest.len() < IOV_MAX {
+            rest.push(IoVec::new(
+                piece.base().wrapping_add(gone),
+                piece.len_bytes() - gone,
+            ));
+        }
+    }
+    Ok(call(rest.as_ptr().cast(), count(&rest)?))
+}
+
+/// Reads into what lies behind the first `skip` bytes of `pages` (man 2 preadv2).
+///
+/// One call, so at most [`IOV_MAX`] pieces.
+pub(crate) fn preadv2(
+    file: BorrowedFd<'_>,
+    pages: &GuestPages<'_, Writable>,
+    skip: usize,
+    offset: FileOffset,
+    flags: libc::c_int,
+) -> Result<usize, Errno> {
+    let read = with_rest(pages.iovecs(), skip, |pieces, count| {
+        // SAFETY: `pieces` holds `count` entries laid out as iovecs, and by the contract of
+        // `GuestPages::from_iovecs` each names writable memory that outlives the call and that no
+        // Rust reference points to. A guest racing with the kernel on it is its own affair.
+        unsafe { libc::preadv2(file.as_raw_fd(), pieces, count, offset.get(), flags) }
+    })?;
+    usize::try_from(read).map_err(|_| last_errno())
+}
+
+/// Writes what lies behind the first `skip` bytes of `pages` (man 2 pwritev2).
+///
+/// One call, so at most [`IOV_MAX`] pieces.
+pub(crate) fn pwritev2(
+    file: BorrowedFd<'_>,
+    pages: &GuestPages<'_, Readable>,
+    skip: usize,
+    offset: FileOffset,
+    flags: libc::c_int,
+) -> Result<usize, Errno> {
+    let written = with_rest(pages.iovecs(), skip, |pieces, count| {
+        // SAFETY: as in `preadv2`; the kernel only reads the memory.
+        unsafe { libc::pwritev2(file.as_raw_fd(), pieces, count, offset.get(), flags) }
+    })?;
+    usize::try_from(written).map_err(|_| last_errno())
+}
+
+/// Reads raw `struct linux_dirent64` records (man 2 getdents64); 0 at the directory's end.
+pub(crate) fn getdents64(directory: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the kernel writes at most `buffer.len()` bytes to the buffer, which is ours.
+    let read = unsafe {
+        libc::syscall(
+            libc::SYS_getdents64,
+            directory.as_raw_fd(),
+            buffer.as_mut_ptr(),
+            buffer.len(),
+        )
+    };
+    usize::try_from(read).map_err(|_| last_errno())
+}
