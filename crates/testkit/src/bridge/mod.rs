@@ -19,6 +19,7 @@
 mod device;
 mod lane;
 mod room;
+pub mod share;
 mod slots;
 
 use std::os::fd::AsFd;

@@ -14,12 +14,14 @@
 //! checked here and reported as a panic of the test that drives it.
 
 mod connection;
+mod daemon;
 mod memory;
 pub mod message;
 mod ring;
 mod setup;
 
 pub use connection::{Connection, Received};
+pub use daemon::{Daemon, Launch, daemon_path};
 pub use memory::{GuestMemory, Region, RegionSpec};
 pub(crate) use ring::sleep_on;
 pub use ring::{Buffer, Completion, Descriptors, Queue, RingAddresses, RingFeatures, Waiting};
