@@ -48,8 +48,8 @@ fn judge(cargo_deny: &Path, root: &Path, what: &[&str]) -> Outcome {
         .arg(root.join("Cargo.toml"))
         .arg("check")
         .args(what);
-    match repo::run(&mut command) {
-        Ok(()) => Outcome::Findings(Vec::new()),
+    match repo::output(&mut command) {
+        Ok(_) => Outcome::Findings(Vec::new()),
         Err(error) => Outcome::Findings(vec![Finding::about("deny.toml", format!("{error:#}"))]),
     }
 }

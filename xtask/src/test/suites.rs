@@ -66,17 +66,17 @@ fn binary(message: &Value) -> Option<Binary> {
         return None;
     }
     let target = &message["target"];
-    let stage = if target["kind"][0] == "test" {
-        Stage::Integration
-    } else {
-        Stage::Unit
+    let kind = target["kind"][0].as_str()?;
+    let stage = match kind {
+        "test" => Stage::Integration,
+        _ => Stage::Unit,
     };
     let package_dir = Path::new(message["manifest_path"].as_str()?)
         .parent()?
         .to_owned();
     Some(Binary {
         stage,
-        name: target["name"].as_str()?.to_owned(),
+        name: format!("{} ({kind})", target["name"].as_str()?),
         executable: message["executable"].as_str()?.into(),
         package_dir,
     })
@@ -118,7 +118,7 @@ mod tests {
         let mut binaries: Vec<Binary> = messages.iter().filter_map(binary).collect();
         binaries.sort();
         let names: Vec<&str> = binaries.iter().map(|binary| binary.name.as_str()).collect();
-        assert_eq!(names, ["z", "a"]);
+        assert_eq!(names, ["z (bin)", "a (test)"]);
         assert_eq!(binaries[0].package_dir, Path::new("/r/crates/a"));
     }
 }
