@@ -3,3 +3,4 @@
 pub mod bridge;
 pub mod frontend;
 pub mod fuse;
+pub mod slowfs;

@@ -34,7 +34,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::frontend::{Frontend, Options, RegionSpec};
-use device::FuseDevice;
+pub(crate) use device::FuseDevice;
 use lane::Lane;
 use slots::Slots;
 

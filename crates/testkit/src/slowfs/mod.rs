@@ -1,0 +1,296 @@
+//! A FUSE file system that answers READ and FSYNC only when it is told to.
+//!
+//! It stands for a hung store: whoever reads its one file sleeps until
+//! [`SlowFs::release`]. Everything else is answered at once. It is mounted on
+//! the host below a share, so that a test decides how long the daemon's calls
+//! take, without a clock.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::bridge::FuseDevice;
+use crate::fuse::abi::{self, opcode};
+
+/// Name of the only file.
+pub const FILE: &str = "held";
+/// Its length.
+pub const FILE_BYTES: u64 = 1 << 20;
+
+const FILE_NODE: u64 = 2;
+/// `FOPEN_DIRECT_IO`: each read of the caller is one READ here.
+const DIRECT_IO: u32 = 1;
+const ONE_DAY_SECS: u64 = 86400;
+
+/// What the file holds at an offset.
+#[must_use]
+pub fn byte_at(offset: u64) -> u8 {
+    u8::try_from(offset / 4096 % 251).unwrap_or(0)
+}
+
+/// A request that waits for its release.
+#[derive(Debug)]
+struct Held {
+    unique: u64,
+    body: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: bool,
+    held: Vec<Held>,
+}
+
+#[derive(Debug)]
+struct Server {
+    device: FuseDevice,
+    state: Mutex<State>,
+}
+
+/// The mounted file system; dropping it releases everything and unmounts.
+#[derive(Debug)]
+pub struct SlowFs {
+    server: Arc<Server>,
+    mountpoint: PathBuf,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SlowFs {
+    /// Mounts it on an existing directory, holding; needs root.
+    pub fn mount(mountpoint: &Path) -> Result<Self> {
+        let server = Arc::new(Server {
+            device: FuseDevice::mount(mountpoint)?,
+            state: Mutex::default(),
+        });
+        let serving = Arc::clone(&server);
+        let thread = std::thread::Builder::new().name("slowfs".to_owned());
+        Ok(Self {
+            server,
+            mountpoint: mountpoint.to_path_buf(),
+            thread: Some(thread.spawn(move || serving.serve())?),
+        })
+    }
+
+    /// How many requests are held now.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.server.state().held.len()
+    }
+
+    /// Waits until at least `count` requests are held.
+    pub fn wait_for_held(&self, count: usize, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while self.held() < count {
+            ensure!(
+                Instant::now() < deadline,
+                "{} of {count} are held",
+                self.held()
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Answers what is held, and everything from now on at once.
+    pub fn release(&self) {
+        let mut state = self.server.state();
+        state.open = true;
+        let held = std::mem::take(&mut state.held);
+        drop(state);
+        for one in held {
+            self.server.answer(one.unique, Ok(&one.body));
+        }
+    }
+}
+
+impl Drop for SlowFs {
+    fn drop(&mut self) {
+        self.release();
+        let _ = unmount(&self.mountpoint, UnmountFlags::FORCE | UnmountFlags::DETACH);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Server {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(&self) {
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match rustix::io::read(self.device.as_fd(), &mut buffer) {
+                Ok(len) => self.request(&buffer[..len]),
+                Err(Errno::INTR | Errno::NOENT | Errno::AGAIN) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn request(&self, bytes: &[u8]) {
+        let Ok((header, arguments)) = abi::InHeader::read_from_prefix(bytes) else {
+            return;
+        };
+        let unique = header.unique;
+        match header.opcode {
+            opcode::READ => self.hold(unique, contents(arguments)),
+            opcode::FSYNC => self.hold(unique, Vec::new()),
+            opcode::INTERRUPT => self.interrupt(arguments),
+            opcode::FORGET | opcode::BATCH_FORGET => {}
+            code => match immediate(code, header.nodeid, arguments) {
+                Ok(body) => self.answer(unique, Ok(&body)),
+                Err(errno) => self.answer(unique, Err(errno)),
+            },
+        }
+    }
+
+    fn hold(&self, unique: u64, body: Vec<u8>) {
+        let mut state = self.state();
+        if state.open {
+            drop(state);
+            self.answer(unique, Ok(&body));
+        } else {
+            state.held.push(Held { unique, body });
+        }
+    }
+
+    fn interrupt(&self, arguments: &[u8]) {
+        let Ok((interrupt, _)) = abi::InterruptIn::read_from_prefix(arguments) else {
+            return;
+        };
+        let mut state = self.state();
+        let place = state.held.iter().position(|h| h.unique == interrupt.unique);
+        let held = place.map(|place| state.held.remove(place));
+        drop(state);
+        if let Some(held) = held {
+            self.answer(held.unique, Err(Errno::INTR));
+        }
+    }
+
+    fn answer(&self, unique: u64, result: Result<&[u8], Errno>) {
+        let (error, body) = match result {
+            Ok(body) => (0, body),
+            Err(errno) => (-errno.raw_os_error(), &[][..]),
+        };
+        let len = size_of::<abi::OutHeader>() + body.len();
+        let header = abi::OutHeader {
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+            error,
+            unique,
+        };
+        // Fails when the caller was killed or the mount is gone: no one waits.
+        let _ = rustix::io::write(self.device.as_fd(), &[header.as_bytes(), body].concat());
+    }
+}
+
+fn immediate(code: u32, node: u64, arguments: &[u8]) -> Result<Vec<u8>, Errno> {
+    match code {
+        opcode::INIT => Ok(init().as_bytes().to_vec()),
+        opcode::LOOKUP if arguments == [FILE.as_bytes(), &[0]].concat() => {
+            Ok(entry().as_bytes().to_vec())
+        }
+        opcode::LOOKUP => Err(Errno::NOENT),
+        opcode::GETATTR => {
+            let out = abi::AttrOut {
+                attr_valid: ONE_DAY_SECS,
+                attr: attributes(node),
+                ..Default::default()
+            };
+            Ok(out.as_bytes().to_vec())
+        }
+        opcode::OPEN | opcode::OPENDIR => {
+            let out = abi::OpenOut {
+                fh: 0,
+                open_flags: if code == opcode::OPEN { DIRECT_IO } else { 0 },
+                backing_id: 0,
+            };
+            Ok(out.as_bytes().to_vec())
+        }
+        opcode::STATFS => Ok(abi::StatfsOut::default().as_bytes().to_vec()),
+        opcode::READDIR | opcode::RELEASE | opcode::RELEASEDIR | opcode::FLUSH => Ok(Vec::new()),
+        _ => Err(Errno::NOSYS),
+    }
+}
+
+fn init() -> abi::InitOut {
+    abi::InitOut {
+        major: abi::MAJOR,
+        minor: 31,
+        max_readahead: 0,
+        flags: u32::try_from(abi::init::ASYNC_READ).unwrap_or(0),
+        max_background: 64,
+        congestion_threshold: 64,
+        max_write: 128 << 10,
+        ..Default::default()
+    }
+}
+
+fn entry() -> abi::EntryOut {
+    abi::EntryOut {
+        nodeid: FILE_NODE,
+        entry_valid: ONE_DAY_SECS,
+        attr_valid: ONE_DAY_SECS,
+        attr: attributes(FILE_NODE),
+        ..Default::default()
+    }
+}
+
+fn attributes(node: u64) -> abi::Attr {
+    let is_file = node == FILE_NODE;
+    abi::Attr {
+        ino: node,
+        size: if is_file { FILE_BYTES } else { 0 },
+        mode: if is_file { 0o100_644 } else { 0o040_755 },
+        nlink: if is_file { 1 } else { 2 },
+        blksize: 4096,
+        ..Default::default()
+    }
+}
+
+fn contents(arguments: &[u8]) -> Vec<u8> {
+    let Ok((read, _)) = abi::ReadIn::read_from_prefix(arguments) else {
+        return Vec::new();
+    };
+    let end = FILE_BYTES.min(read.offset.saturating_add(read.size.into()));
+    (read.offset..end).map(byte_at).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::bridge::share::{can_mount, skipped};
+
+    #[test]
+    fn a_read_sleeps_until_its_release() {
+        if !can_mount() {
+            skipped("needs root and /dev/fuse");
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let slow = SlowFs::mount(place.path()).unwrap();
+        let file = File::open(place.path().join(FILE)).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), FILE_BYTES);
+        let reader = std::thread::spawn(move || {
+            let mut bytes = [0; 8192];
+            file.read_exact_at(&mut bytes, 4096 * 250).unwrap();
+            bytes
+        });
+        slow.wait_for_held(1, Duration::from_secs(10)).unwrap();
+        assert!(!reader.is_finished());
+        slow.release();
+        let bytes = reader.join().unwrap();
+        assert_eq!((bytes[0], bytes[4096]), (250, 0));
+    }
+}
