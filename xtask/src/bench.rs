@@ -8,6 +8,7 @@
 //! is the same for all. System calls are counted in a pass of its own, under
 //! strace, after all timing is done.
 
+mod count;
 mod daemon;
 mod guest;
 mod measure;
@@ -23,6 +24,7 @@ use anyhow::{Result, ensure};
 
 use crate::build::{self, Profile};
 
+pub(crate) use count::over_budget;
 use daemon::Daemon;
 use measure::Effort;
 

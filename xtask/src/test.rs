@@ -9,6 +9,7 @@ mod record;
 mod run;
 mod static_build;
 mod suites;
+mod system_calls;
 mod tally;
 
 use std::time::Duration;
@@ -61,9 +62,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let tally = run::suite(suite, &surroundings)?;
         report.add(tally);
     }
-    if let Some(tally) = static_build::test(&surroundings) {
-        report.add(tally);
-    }
+    let whole_program = [
+        system_calls::test(&surroundings),
+        static_build::test(&surroundings),
+    ];
+    whole_program
+        .into_iter()
+        .flatten()
+        .for_each(|entry| report.add(entry));
     if args.long {
         report.write()?;
     }

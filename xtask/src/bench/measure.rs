@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use virtiofs_testkit::frontend::Waiting;
 
+use super::count::count;
 use super::daemon::Daemon;
 use super::guest::Guest;
 use super::processes::{self, Usage};
-use super::report::{Calls, DaemonRow, Figure, IdleRow};
+use super::report::{DaemonRow, Figure, IdleRow};
 use super::scenarios::{Scenario, Work};
-use super::trace;
 
 /// How much is done for a figure.
 #[derive(Clone, Copy, Debug)]
@@ -75,9 +75,6 @@ pub(super) const SETTINGS: &[Setting] = &[
 
 /// Processor of the guest.
 const GUEST_PROCESSOR: usize = 0;
-
-/// Rounds whose system calls are counted.
-const TRACED_ROUNDS: u32 = 100;
 
 /// All daemons with their guests.
 pub(super) struct Bench {
@@ -238,14 +235,12 @@ fn sample(daemon: &Daemon, guest: &mut Guest, visit: Visit<'_>, work: &mut Work)
     } = visit;
     let batches = (scenario.rounds / divisor / u32::from(setting.depth)).max(1);
     let units = u64::from(scenario.units) * u64::from(setting.depth);
-    // One batch to warm up: the daemon's caches and the guest's memory.
-    work(guest, setting.depth)?;
-    guest.settle()?;
+    work.begin(guest, setting.depth)?;
     let mut times_ns = Vec::new();
     let before = settled_usage(daemon)?;
     for _ in 0..batches {
         let begun = Instant::now();
-        work(guest, setting.depth)?;
+        work.round(guest, setting.depth)?;
         times_ns.push(u64::try_from(begun.elapsed().as_nanos())? / units);
     }
     let used = settled_usage(daemon)? - before;
@@ -261,35 +256,6 @@ fn sample(daemon: &Daemon, guest: &mut Guest, visit: Visit<'_>, work: &mut Work)
 fn settled_usage(daemon: &Daemon) -> Result<Usage> {
     thread::sleep(Duration::from_millis(2));
     daemon.tree().usage()
-}
-
-/// Counts the system calls of some rounds, one request at a time.
-fn count(
-    daemon: &Daemon,
-    guest: &mut Guest,
-    scenario: &Scenario,
-    work: &mut Work,
-) -> Result<Calls> {
-    let rounds = TRACED_ROUNDS.min(scenario.rounds);
-    let units = f64::from(rounds * scenario.units);
-    let trace = trace::Trace::begin(daemon.tree())?;
-    for _ in 0..rounds {
-        work(guest, 1)?;
-    }
-    thread::sleep(Duration::from_millis(20));
-    let counted = trace.end()?;
-    guest.settle()?;
-    let per_unit = |calls: u32| f64::from(calls) / units;
-    Ok(Calls {
-        served: counted.served.values().copied().map(per_unit).sum(),
-        notifications: per_unit(counted.notifications),
-        waits: per_unit(counted.waits),
-        by_name: counted
-            .served
-            .into_iter()
-            .map(|(name, calls)| (name, per_unit(calls)))
-            .collect(),
-    })
 }
 
 fn figure(

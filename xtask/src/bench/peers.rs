@@ -54,16 +54,21 @@ const QEMU: &[&str] = &[
     "source=SHARE,sandbox=chroot,cache=auto,announce_submounts,log_level=err",
 ];
 
+/// A build of ours.
+pub(super) fn ours(program: &Path) -> Peer {
+    Peer {
+        label: "ours",
+        what: "this daemon",
+        program: program.to_owned(),
+        arguments: OURS,
+    }
+}
+
 /// Every daemon that is here, ours first.
 pub(super) fn all(ours: &Path) -> Vec<Peer> {
     let of_crate = crate_root().join("bin/virtiofsd");
     let peers = [
-        Peer {
-            label: "ours",
-            what: "this daemon",
-            program: ours.to_owned(),
-            arguments: OURS,
-        },
+        self::ours(ours),
         Peer {
             label: "R",
             what: "crate, 1.14.0",

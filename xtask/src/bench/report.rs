@@ -5,6 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use super::count::Calls;
 use super::measure::{Place, SETTINGS, Setting};
 use super::processes::Usage;
 
@@ -31,15 +32,6 @@ pub(super) struct Figure {
     pub(super) p99_ns: u64,
     pub(super) cpu_ns: u64,
     pub(super) calls: Option<Calls>,
-}
-
-/// System calls per request.
-#[derive(Clone)]
-pub(super) struct Calls {
-    pub(super) served: f64,
-    pub(super) notifications: f64,
-    pub(super) waits: f64,
-    pub(super) by_name: Vec<(String, f64)>,
 }
 
 /// A whole run.

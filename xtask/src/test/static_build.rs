@@ -22,23 +22,7 @@ pub(super) fn test(surroundings: &Surroundings) -> Option<Entry> {
     println!("\n== static build");
     let begun = Instant::now();
     let outcome = build().and_then(|program| runs_alone(&program));
-    let tally = match outcome {
-        Ok(()) => Tally {
-            passed: 1,
-            ..Tally::default()
-        },
-        Err(ref error) => {
-            println!("{error:#}");
-            Tally {
-                failed: 1,
-                ..Tally::default()
-            }
-        }
-    };
-    println!(
-        "test {NAME} ... {}",
-        if outcome.is_ok() { "ok" } else { "FAILED" }
-    );
+    let tally = Tally::of_one(NAME, outcome);
     Some(Entry {
         name: "static build".to_owned(),
         tally,

@@ -3,12 +3,36 @@
 use std::fmt;
 use std::ops::AddAssign;
 
+use anyhow::Result;
+
 /// How many tests ended which way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
     pub(crate) skipped: usize,
+}
+
+impl Tally {
+    /// The count of one test that is no libtest's; shows how it ended as libtest would.
+    pub(super) fn of_one(name: &str, outcome: Result<()>) -> Self {
+        match outcome {
+            Ok(()) => {
+                println!("test {name} ... ok");
+                Self {
+                    passed: 1,
+                    ..Self::default()
+                }
+            }
+            Err(error) => {
+                println!("{error:#}\ntest {name} ... FAILED");
+                Self {
+                    failed: 1,
+                    ..Self::default()
+                }
+            }
+        }
+    }
 }
 
 impl AddAssign for Tally {
