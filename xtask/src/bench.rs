@@ -24,7 +24,6 @@ use anyhow::{Result, ensure};
 
 use crate::build::{self, Profile};
 
-pub(crate) use count::over_budget;
 use daemon::Daemon;
 use measure::Effort;
 

@@ -33,6 +33,12 @@ impl TextFile {
     pub(crate) fn is_rust(&self) -> bool {
         Path::new(&self.path).extension() == Some(OsStr::new("rs"))
     }
+
+    /// Whether this holds tests only: `tests.rs`, `testing.rs`, or a file in a folder `tests`.
+    pub(crate) fn is_test(&self) -> bool {
+        let mut parts = self.path.split('/');
+        parts.any(|part| matches!(part, "tests" | "tests.rs" | "testing" | "testing.rs"))
+    }
 }
 
 /// Every text file that git tracks or would track: what a commit could contain.

@@ -1,15 +1,13 @@
-//! System calls per request, and the budget that ours keeps.
+//! System calls per request.
 
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::daemon::Daemon;
 use super::guest::Guest;
-use super::peers;
-use super::scenarios::{self, Scenario, Work};
+use super::scenarios::{Scenario, Work};
 use super::trace::Trace;
 
 /// Rounds whose system calls are counted.
@@ -59,58 +57,4 @@ pub(super) fn count(
         waits: per_unit(counted.waits),
         by_name: by_name.collect(),
     })
-}
-
-/// Requests that cost a build of ours more system calls than their budget, each as a sentence.
-pub(crate) fn over_budget(program: &Path) -> Result<Vec<String>> {
-    let daemon = Daemon::start(&peers::ours(program)).context("the daemon does not start")?;
-    let mut guest = Guest::connect(&daemon).context("cannot connect")?;
-    let mut sentences = Vec::new();
-    for scenario in scenarios::matching(None) {
-        let Some(most) = scenario.calls_max else {
-            continue;
-        };
-        let mut work = (scenario.set_up)(&mut guest).context(scenario.name)?;
-        let calls = count(&daemon, &mut guest, scenario, &mut work).context(scenario.name)?;
-        sentences.extend(judged(scenario.name, most, &calls));
-    }
-    Ok(sentences)
-}
-
-fn judged(name: &str, most: f64, calls: &Calls) -> Option<String> {
-    let by_name = || {
-        calls
-            .by_name
-            .iter()
-            .map(|(name, count)| format!("{count} {name}"))
-    };
-    let list = || by_name().collect::<Vec<_>>().join(", ");
-    (calls.served > most).then(|| {
-        format!(
-            "{name}: {} system calls, at most {most}: {}",
-            calls.served,
-            list()
-        )
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_call_in_a_hundred_rounds_too_many_is_found() {
-        let calls = |served| Calls {
-            served,
-            notifications: 2.0,
-            waits: 1.0,
-            by_name: vec![("statx".to_owned(), served)],
-        };
-        assert_eq!(judged("GETATTR", 1.0, &calls(1.0)), None);
-        let sentence = judged("GETATTR", 1.0, &calls(1.01)).unwrap();
-        assert_eq!(
-            sentence,
-            "GETATTR: 1.01 system calls, at most 1: 1.01 statx"
-        );
-    }
 }

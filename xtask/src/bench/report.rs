@@ -39,6 +39,8 @@ pub(super) struct Results {
     pub(super) daemons: Vec<DaemonRow>,
     pub(super) idle: Vec<IdleRow>,
     pub(super) figures: Vec<Figure>,
+    /// System calls that ours may make, by request.
+    pub(super) budgets: Vec<(&'static str, f64)>,
 }
 
 impl Results {
@@ -66,9 +68,12 @@ impl Results {
             );
         }
         page.push_str("\n## System calls per request\n\nIn brackets: kicks read and calls written, then waits; under strace a daemon is slow and waits less than it does otherwise.\n\n");
-        self.table(&mut page, "request", SETTINGS[0], |figure, _| {
-            Some(shown_calls(figure.calls.as_ref()?))
-        });
+        self.table(
+            &mut page,
+            SETTINGS[0],
+            |scenario| self.with_budget(scenario),
+            |figure, _| Some(shown_calls(figure.calls.as_ref()?)),
+        );
         for setting in SETTINGS {
             let _ = write!(
                 page,
@@ -78,23 +83,31 @@ impl Results {
             page.push_str(
                 "time, median and 99th percentile. In brackets: ours against this one.\n\n",
             );
-            self.table(&mut page, "request", *setting, |figure, ours| {
+            self.table(&mut page, *setting, str::to_owned, |figure, ours| {
                 Some(shown_times(figure, ours))
             });
         }
         page
     }
 
+    /// A request and what ours may cost.
+    fn with_budget(&self, scenario: &str) -> String {
+        match self.budgets.iter().find(|(name, _)| *name == scenario) {
+            Some((_, calls)) => format!("{scenario}; ours at most {calls}"),
+            None => scenario.to_owned(),
+        }
+    }
+
     /// One table: a row per request, a column per daemon.
     fn table(
         &self,
         page: &mut String,
-        first: &str,
         setting: Setting,
+        row_title: impl Fn(&str) -> String,
         cell: impl Fn(&Figure, Option<&Figure>) -> Option<String>,
     ) {
         let labels: Vec<&str> = self.daemons.iter().map(|daemon| daemon.label).collect();
-        let _ = writeln!(page, "| {first} | {} |", labels.join(" | "));
+        let _ = writeln!(page, "| request | {} |", labels.join(" | "));
         let _ = writeln!(page, "|---|{}", "---:|".repeat(labels.len()));
         let mut scenarios: Vec<&str> = self.of(setting).map(|figure| figure.scenario).collect();
         scenarios.dedup();
@@ -108,7 +121,7 @@ impl Results {
                 .map(|label| find(label).and_then(|figure| cell(figure, find("ours"))))
                 .map(|cell| cell.unwrap_or_else(|| "-".to_owned()))
                 .collect();
-            let _ = writeln!(page, "| {scenario} | {} |", cells.join(" | "));
+            let _ = writeln!(page, "| {} | {} |", row_title(scenario), cells.join(" | "));
         }
     }
 
@@ -245,10 +258,11 @@ mod tests {
             daemons: vec![daemon("ours"), daemon("C")],
             idle: vec![],
             figures: vec![figure("ours", 1550, 1000), figure("C", 2000, 3000)],
+            budgets: vec![("GETATTR", 1.0)],
         };
         let page = results.markdown();
         assert!(
-            page.contains("| GETATTR | 3 (2 + 1.25) | 3 (2 + 1.25) |"),
+            page.contains("| GETATTR; ours at most 1 | 3 (2 + 1.25) | 3 (2 + 1.25) |"),
             "{page}"
         );
         assert!(

@@ -126,6 +126,7 @@ const FORBIDDEN: &[Forbidden] = &[
     everywhere(DEVICE, "std::env", "only the daemon reads its environment"),
     everywhere(DEVICE, "std::process", "the device starts no process"),
     Forbidden {
+        except: &["rustix::fs::fstat"],
         except_in: DEVICE_MEMORY,
         ..everywhere(
             DEVICE,
@@ -208,7 +209,7 @@ pub(super) fn dependency_findings(metadata: &Value) -> Result<Vec<Finding>> {
 pub(super) fn path_findings(files: &[TextFile]) -> Vec<Finding> {
     files
         .iter()
-        .filter(|file| file.is_rust() && !is_test(&file.path))
+        .filter(|file| file.is_rust() && !file.is_test())
         .flat_map(|file| {
             let code = source::code_only(source::before_tests(&file.text));
             let named = source::paths(&code).into_iter();
@@ -227,12 +228,6 @@ pub(super) fn path_findings(files: &[TextFile]) -> Vec<Finding> {
             })
         })
         .collect()
-}
-
-/// Whether a file holds tests only: `tests.rs`, `testing.rs`, or a file in a folder `tests`.
-fn is_test(path: &str) -> bool {
-    path.split('/')
-        .any(|part| matches!(part, "tests" | "tests.rs" | "testing" | "testing.rs"))
 }
 
 impl Forbidden {

@@ -20,7 +20,7 @@ pub(super) fn too_long(files: &[TextFile]) -> Vec<Finding> {
         .iter()
         .filter(|file| file.is_rust() && !LONGER.iter().any(|(path, _)| *path == file.path))
         .flat_map(|file| {
-            let product = code_lines(source::before_tests(&file.text));
+            let product = product_lines(file);
             let all = file.text.lines().count();
             let limits = [
                 (product, CODE_LINES_MAX, "of code before its tests"),
@@ -36,8 +36,12 @@ pub(super) fn too_long(files: &[TextFile]) -> Vec<Finding> {
         .collect()
 }
 
-fn code_lines(text: &str) -> usize {
-    let code = source::code_only(text);
+/// Lines of code that are not tests.
+fn product_lines(file: &TextFile) -> usize {
+    if file.is_test() {
+        return 0;
+    }
+    let code = source::code_only(source::before_tests(&file.text));
     code.lines().filter(|line| !line.trim().is_empty()).count()
 }
 

@@ -87,6 +87,8 @@ fn suite(binary: Binary, daemon: &Path) -> Suite {
     // As `cargo test` would run it.
     command.env("CARGO_MANIFEST_DIR", &binary.package_dir);
     command.env("CARGO_BIN_EXE_virtiofsd", daemon);
+    // Where testkit looks for the daemon under test.
+    command.env("VIRTIOFSD", daemon);
     command.current_dir(&binary.package_dir);
     Suite {
         name: binary.name,
