@@ -1,1 +1,24 @@
 //! The vhost-user-fs device: guest memory, virtqueues, connection. No host files, no opcodes.
+//!
+//! From the outside in:
+//!
+//! - [`serve_connection`] takes a front-end from its first message to teardown (`connection`);
+//! - `message` reads and answers vhost-user messages, `features` says what is offered;
+//! - `memory` maps what the front-end shares, a generation per memory table;
+//! - `ring` is a split virtqueue (virtio 1.3, 2.7) in that memory, `chain` one request in it;
+//! - `worker` serves one queue on one thread; `used` completes chains from any thread;
+//! - `pool` has the threads that may sleep.
+
+mod chain;
+mod connection;
+mod error;
+mod features;
+mod memory;
+mod message;
+mod pool;
+mod ring;
+mod used;
+mod worker;
+
+pub use connection::{DeviceOptions, Ended, serve_connection};
+pub use error::{ConnectionError, DeviceError};

@@ -1,0 +1,201 @@
+//! vhost-user messages on the wire (vhost-user specification, "Message Specification").
+//!
+//! The receive loop is ours, because front-ends in the field send what stricter end points refuse:
+//! user-mode Linux 6.1 pads SET_MEM_TABLE.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendFlags, recvmsg, sendmsg,
+};
+
+use crate::error::ConnectionError;
+
+/// Most descriptors with one message: the regions of a memory table.
+const MOST_DESCRIPTORS: usize = 32;
+/// Most bytes of payload that any message has.
+const MOST_PAYLOAD: usize = 4096;
+const HEADER_BYTES: usize = 12;
+
+const VERSION: u32 = 1;
+const VERSION_MASK: u32 = 3;
+const REPLY: u32 = 1 << 2;
+const NEED_REPLY: u32 = 1 << 3;
+
+/// Request numbers (`VHOST_USER_*`).
+pub(crate) mod request {
+    pub(crate) const GET_FEATURES: u32 = 1;
+    pub(crate) const SET_FEATURES: u32 = 2;
+    pub(crate) const SET_OWNER: u32 = 3;
+    pub(crate) const RESET_OWNER: u32 = 4;
+    pub(crate) const SET_MEM_TABLE: u32 = 5;
+    pub(crate) const SET_VRING_NUM: u32 = 8;
+    pub(crate) const SET_VRING_ADDR: u32 = 9;
+    pub(crate) const SET_VRING_BASE: u32 = 10;
+    pub(crate) const GET_VRING_BASE: u32 = 11;
+    pub(crate) const SET_VRING_KICK: u32 = 12;
+    pub(crate) const SET_VRING_CALL: u32 = 13;
+    pub(crate) const SET_VRING_ERR: u32 = 14;
+    pub(crate) const GET_PROTOCOL_FEATURES: u32 = 15;
+    pub(crate) const SET_PROTOCOL_FEATURES: u32 = 16;
+    pub(crate) const GET_QUEUE_NUM: u32 = 17;
+    pub(crate) const SET_VRING_ENABLE: u32 = 18;
+    pub(crate) const SET_BACKEND_REQ_FD: u32 = 21;
+    pub(crate) const GET_CONFIG: u32 = 24;
+    pub(crate) const RESET_DEVICE: u32 = 34;
+    pub(crate) const GET_MAX_MEM_SLOTS: u32 = 36;
+    pub(crate) const ADD_MEM_REG: u32 = 37;
+    pub(crate) const REM_MEM_REG: u32 = 38;
+}
+
+/// A message from the front-end.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) request: u32,
+    flags: u32,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+impl Message {
+    /// Whether it wants to be told how it went, if it has no reply of its own.
+    pub(crate) fn needs_reply(&self) -> bool {
+        self.flags & NEED_REPLY != 0
+    }
+
+    /// The payload as numbers of 32 bits; `None` when it is shorter.
+    pub(crate) fn words<const N: usize>(&self) -> Option<[u32; N]> {
+        let mut words = [0; N];
+        for (index, word) in words.iter_mut().enumerate() {
+            *word = u32::from_ne_bytes(
+                self.payload
+                    .get(4 * index..4 * index + 4)?
+                    .try_into()
+                    .ok()?,
+            );
+        }
+        Some(words)
+    }
+
+    /// `N` numbers of 64 bits from byte `start` on; `None` when the payload is shorter.
+    pub(crate) fn longs<const N: usize>(&self, start: usize) -> Option<[u64; N]> {
+        let mut longs = [0; N];
+        for (index, long) in longs.iter_mut().enumerate() {
+            let at = start + 8 * index;
+            *long = u64::from_ne_bytes(self.payload.get(at..at + 8)?.try_into().ok()?);
+        }
+        Some(longs)
+    }
+}
+
+fn violation(why: impl Into<String>) -> ConnectionError {
+    ConnectionError::Protocol(why.into())
+}
+
+/// Receives a message; `None` when the front-end has closed the connection between two of them.
+pub(crate) fn receive(socket: &UnixStream) -> Result<Option<Message>, ConnectionError> {
+    let mut descriptors = Vec::new();
+    let mut header = [0; HEADER_BYTES];
+    let got = fill(socket, &mut header, &mut descriptors)?;
+    if got == 0 {
+        return Ok(None);
+    }
+    if got < HEADER_BYTES {
+        return Err(violation(format!(
+            "connection closed after {got} bytes of a header"
+        )));
+    }
+    let word = |at: usize| {
+        u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
+    let (request, flags, size) = (word(0), word(4), word(8));
+    if flags & VERSION_MASK != VERSION {
+        return Err(violation(format!(
+            "message {request} has version {}, not 1",
+            flags & VERSION_MASK
+        )));
+    }
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    if size > MOST_PAYLOAD {
+        return Err(violation(format!(
+            "message {request} of {size} bytes, at most {MOST_PAYLOAD} make sense"
+        )));
+    }
+    let mut payload = vec![0; size];
+    if fill(socket, &mut payload, &mut descriptors)? < size {
+        return Err(violation(format!(
+            "connection closed inside message {request}"
+        )));
+    }
+    Ok(Some(Message {
+        request,
+        flags,
+        payload,
+        descriptors,
+    }))
+}
+
+/// Reads until the buffer is full or the peer has closed; collects descriptors on the way.
+fn fill(
+    socket: &UnixStream,
+    buffer: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> Result<usize, ConnectionError> {
+    let mut done = 0;
+    while done < buffer.len() {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut into = [IoSliceMut::new(&mut buffer[done..])];
+        let received = match recvmsg(socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => continue,
+            Err(Errno::CONNRESET) => return Ok(done),
+            received => received.map_err(ConnectionError::Socket)?,
+        };
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                descriptors.extend(rights);
+            }
+        }
+        if received.flags.contains(ReturnFlags::CTRUNC) || descriptors.len() > MOST_DESCRIPTORS {
+            return Err(violation("more descriptors than a message takes"));
+        }
+        if received.bytes == 0 {
+            break;
+        }
+        done += received.bytes;
+    }
+    Ok(done)
+}
+
+/// Sends a reply to `request`.
+pub(crate) fn reply(
+    socket: &UnixStream,
+    request: u32,
+    payload: &[u8],
+) -> Result<(), ConnectionError> {
+    let size = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
+    for word in [request, VERSION | REPLY, size] {
+        bytes.extend_from_slice(&word.to_ne_bytes());
+    }
+    bytes.extend_from_slice(payload);
+    let mut left = &bytes[..];
+    while !left.is_empty() {
+        let sent = sendmsg(
+            socket,
+            &[IoSlice::new(left)],
+            &mut SendAncillaryBuffer::default(),
+            SendFlags::NOSIGNAL,
+        );
+        match sent {
+            Err(Errno::INTR) => {}
+            sent => left = &left[sent.map_err(ConnectionError::Socket)?..],
+        }
+    }
+    Ok(())
+}
