@@ -78,6 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         daemons: bench.describe()?,
         idle,
         figures,
+        budgets: scenarios::budgets(),
     };
     println!("{}", results.markdown());
     if let Some(file) = &args.json {
