@@ -19,10 +19,12 @@ mod scenarios;
 mod trace;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 
 use crate::build::{self, Profile};
+use crate::repo;
 
 use daemon::Daemon;
 use measure::Effort;
@@ -75,6 +77,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         figures.extend(bench.measure(scenario)?);
     }
     let results = report::Results {
+        circumstances: circumstances()?,
         daemons: bench.describe()?,
         idle,
         figures,
@@ -85,6 +88,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         std::fs::write(file, results.json()?)?;
     }
     Ok(())
+}
+
+/// What a reader must know of a run to compare it with another.
+fn circumstances() -> Result<String> {
+    let ask = |program: &str, arguments: &[&str]| {
+        repo::output(Command::new(program).args(arguments)).map(|text| text.trim().to_owned())
+    };
+    let commit = ask("git", &["describe", "--always", "--dirty", "--exclude=*"])?;
+    let release = ask("uname", &["-r"])?;
+    // What follows the number names a build of somebody's.
+    let kernel = release.split('-').next().unwrap_or_default();
+    let processors = ask("getconf", &["_NPROCESSORS_ONLN"])?;
+    Ok(format!(
+        "Commit {commit}, Linux {kernel}, {processors} processors, tmpfs"
+    ))
 }
 
 /// Starts ours and what is installed of the others; one that does not start is named and left out.

@@ -80,6 +80,8 @@ const GUEST_PROCESSOR: usize = 0;
 pub(super) struct Bench {
     pairs: Vec<(Daemon, Guest)>,
     effort: Effort,
+    /// Whether there is a second processor to put the daemon on.
+    other_core: bool,
 }
 
 /// What one visit to a daemon showed.
@@ -93,6 +95,8 @@ struct Sample {
 impl Bench {
     /// Connects a guest to every daemon.
     pub(super) fn new(daemons: Vec<Daemon>, effort: Effort) -> Result<Self> {
+        // Asked before this thread gives up all processors but one.
+        let other_core = thread::available_parallelism().is_ok_and(|count| count.get() > 1);
         processes::pin_this_thread(GUEST_PROCESSOR)?;
         let mut pairs = Vec::new();
         for daemon in daemons {
@@ -100,7 +104,11 @@ impl Bench {
                 .with_context(|| format!("cannot connect to {}", daemon.label))?;
             pairs.push((daemon, guest));
         }
-        Ok(Self { pairs, effort })
+        Ok(Self {
+            pairs,
+            effort,
+            other_core,
+        })
     }
 
     /// Names and memory of the daemons.
@@ -151,7 +159,8 @@ impl Bench {
         }
         let mut figures = Vec::new();
         for setting in SETTINGS {
-            if scenario.parallel || setting.depth == 1 {
+            let possible = self.other_core || setting.place == Place::SameCore;
+            if possible && (scenario.parallel || setting.depth == 1) {
                 figures.extend(self.time(scenario, *setting, &mut works)?);
             }
         }

@@ -36,6 +36,8 @@ pub(super) struct Figure {
 
 /// A whole run.
 pub(super) struct Results {
+    /// Commit, kernel, processors.
+    pub(super) circumstances: String,
     pub(super) daemons: Vec<DaemonRow>,
     pub(super) idle: Vec<IdleRow>,
     pub(super) figures: Vec<Figure>,
@@ -46,7 +48,7 @@ pub(super) struct Results {
 impl Results {
     /// Tables in Markdown.
     pub(super) fn markdown(&self) -> String {
-        let mut page = String::from("## Daemons\n\n");
+        let mut page = format!("{}.\n\n## Daemons\n\n", self.circumstances);
         for DaemonRow {
             label,
             what,
@@ -141,6 +143,7 @@ impl Results {
         });
         let figures = self.figures.iter().map(figure_json);
         let all = json!({
+            "circumstances": self.circumstances,
             "daemons": daemons.collect::<Value>(),
             "idle": idle.collect::<Value>(),
             "figures": figures.collect::<Value>(),
@@ -178,7 +181,12 @@ fn title(setting: Setting) -> String {
         Place::SameCore => "daemon on the guest's core",
         Place::OtherCore => "daemon on another core",
     };
-    format!("{} in flight, {place}", setting.depth)
+    let asleep = if setting.depth == 1 {
+        ", both sleep between requests"
+    } else {
+        ""
+    };
+    format!("{} in flight, {place}{asleep}", setting.depth)
 }
 
 fn shown_calls(calls: &Calls) -> String {
@@ -255,6 +263,7 @@ mod tests {
             private_kib: 1,
         };
         let results = Results {
+            circumstances: "commit abc".to_owned(),
             daemons: vec![daemon("ours"), daemon("C")],
             idle: vec![],
             figures: vec![figure("ours", 1550, 1000), figure("C", 2000, 3000)],
