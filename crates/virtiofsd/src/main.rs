@@ -1,3 +1,53 @@
-//! The `virtiofsd` program.
+//! The `virtiofsd` program: from the command line to an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use virtiofsd::cli::{self, Stopped};
+use virtiofsd::plan::{CAPABILITIES, Plan, PlanError};
+use virtiofsd::{logging, serve};
+
+fn main() -> ExitCode {
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(Stopped::Answered(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(Stopped::NoArguments(help)) => {
+            eprint!("{help}");
+            return ExitCode::from(2);
+        }
+        Err(Stopped::Mistake(why)) => return usage(&why),
+    };
+    if cli.process.print_capabilities {
+        println!("{CAPABILITIES}");
+        return ExitCode::SUCCESS;
+    }
+    match Plan::new(&cli) {
+        Ok(plan) => run(&plan),
+        Err(PlanError::Usage(why)) => usage(&why),
+        Err(PlanError::Configuration(why)) => {
+            eprintln!("virtiofsd: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage(why: &str) -> ExitCode {
+    eprintln!("virtiofsd: {why}; try '--help'");
+    ExitCode::from(2)
+}
+
+fn run(plan: &Plan) -> ExitCode {
+    logging::start(plan.log_level);
+    for warning in &plan.warnings {
+        tracing::warn!("{warning}");
+    }
+    match serve::run(plan) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! What is going to happen: every rule between options, decided before anything is touched.
+
+use std::path::PathBuf;
+
+use virtiofs_hostfs::{CachePolicy, DirectIo, KillPrivilegesV2, ReaddirPlus, Submounts, Writeback};
+use virtiofs_protocol::{Access, SessionOptions, Validity};
+
+use crate::cli::Cli;
+use crate::cli::values::{
+    CacheName, FileHandlesName, LevelName, Negotiable, PollWindow, SandboxName, SeccompName,
+};
+
+/// What `--print-capabilities` shows (vhost-user.json of the vhost-user back-end conventions).
+pub const CAPABILITIES: &str =
+    "{\n  \"type\": \"fs\",\n  \"features\": [\n    \"separate-options\"\n  ]\n}";
+
+/// Why nothing is going to happen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The command line makes no sense: exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// It does, but cannot be done: exit code 1.
+    #[error("{0}")]
+    Configuration(String),
+}
+
+/// Where the front-end connects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// At a socket made here.
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// Group that may connect.
+        group: Option<String>,
+    },
+    /// At a socket that listens already.
+    Descriptor(i32),
+}
+
+/// What happens when a front-end has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterDisconnect {
+    /// The daemon ends.
+    Exit,
+    /// It waits for the next one.
+    Accept,
+}
+
+/// Everything that was decided.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Directory or file to share.
+    pub shared_dir: PathBuf,
+    /// Where the front-end connects.
+    pub listen: Listen,
+    /// What happens when it has gone.
+    pub after_disconnect: AfterDisconnect,
+    /// Tag stated in the device's configuration, if any.
+    pub tag: Option<String>,
+    /// Whether the guest may change anything, and the sizes of requests.
+    pub session: SessionOptions,
+    /// Choices of the file system; its descriptor budget comes from the limit that is got.
+    pub filesystem: virtiofs_hostfs::Options,
+    /// How the daemon is confined.
+    pub sandbox: SandboxName,
+    /// What happens at a system call that is not on the list.
+    pub seccomp: SeccompName,
+    /// Threads for work that sleeps; 0 is sized by the device.
+    pub store_threads: usize,
+    /// Limit of open descriptors: a number that must be had, 0 for "leave", `None` for a wish.
+    pub rlimit_nofile: Option<u64>,
+    /// How much is told.
+    pub log_level: LevelName,
+    /// Lines to warn with at start.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Decides.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`], one line for the operator.
+    pub fn new(cli: &Cli) -> Result<Self, PlanError> {
+        refuse_what_is_missing(cli)?;
+        Ok(Self {
+            shared_dir: cli.share.shared_dir.clone().ok_or_else(nothing_to_share)?,
+            listen: listen(cli)?,
+            after_disconnect: if cli.connection.keep_listening {
+                AfterDisconnect::Accept
+            } else {
+                AfterDisconnect::Exit
+            },
+            tag: cli.share.tag.as_ref().map(|tag| tag.as_str().to_owned()),
+            session: session(cli)?,
+            filesystem: filesystem(cli)?,
+            sandbox: cli.confinement.sandbox.unwrap_or(SandboxName::Namespace),
+            seccomp: cli.confinement.seccomp.unwrap_or(SeccompName::Kill),
+            store_threads: cli
+                .resources
+                .thread_pool_size
+                .map_or(0, |count| usize::try_from(count).unwrap_or(usize::MAX)),
+            rlimit_nofile: cli.resources.rlimit_nofile,
+            log_level: if cli.process.debug {
+                LevelName::Debug
+            } else {
+                cli.process.log_level.unwrap_or(LevelName::Info)
+            },
+            warnings: warnings(cli),
+        })
+    }
+}
+
+fn nothing_to_share() -> PlanError {
+    PlanError::Usage("nothing to share: --shared-dir takes the path of a directory".into())
+}
+
+/// Never accepted and ignored: what is not built yet ends the start.
+fn refuse_what_is_missing(cli: &Cli) -> Result<(), PlanError> {
+    let asks =
+        |negotiable: Option<Negotiable>| !matches!(negotiable, None | Some(Negotiable::Never));
+    let missing = [
+        ("--xattr", cli.attributes.xattr),
+        ("--xattrmap", cli.attributes.xattrmap.is_some()),
+        ("--posix-acl", asks(cli.attributes.posix_acl)),
+        ("--security-label", asks(cli.attributes.security_label)),
+        ("--flock", cli.locking.flock),
+        ("--posix-lock", cli.locking.posix_lock),
+        ("--allow-mmap", cli.caching.allow_mmap),
+        (
+            "--cache adaptive",
+            cli.caching.cache == Some(CacheName::Adaptive),
+        ),
+        (
+            "--inode-file-handles=mandatory",
+            cli.share.inode_file_handles == Some(FileHandlesName::Mandatory),
+        ),
+        ("--preserve-noatime", cli.share.preserve_noatime),
+        ("--casefold", cli.share.casefold.is_some()),
+        ("--modcaps", cli.confinement.modcaps.is_some()),
+        ("--uid-map", !cli.identity.uid_map.is_empty()),
+        ("--gid-map", !cli.identity.gid_map.is_empty()),
+        ("--translate-uid", !cli.identity.translate_uid.is_empty()),
+        ("--translate-gid", !cli.identity.translate_gid.is_empty()),
+        (
+            "--poll-us",
+            !matches!(cli.resources.poll_us, None | Some(PollWindow::Fixed(0))),
+        ),
+        ("--migration-mode", cli.migration.migration_mode.is_some()),
+        (
+            "--migration-on-error",
+            cli.migration.migration_on_error.is_some(),
+        ),
+        (
+            "--migration-verify-handles",
+            cli.migration.migration_verify_handles,
+        ),
+        (
+            "--migration-confirm-paths",
+            cli.migration.migration_confirm_paths,
+        ),
+        ("--syslog", cli.process.syslog),
+        ("--daemonize", cli.process.daemonize),
+    ];
+    match missing.iter().find(|(_, asked)| *asked) {
+        Some((option, _)) => Err(PlanError::Configuration(format!(
+            "{option} is not built yet; start without it"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn listen(cli: &Cli) -> Result<Listen, PlanError> {
+    let connection = &cli.connection;
+    let usage = |why: &str| Err(PlanError::Usage(why.into()));
+    match (&connection.socket_path, connection.fd) {
+        (Some(_), Some(_)) => usage("--fd and --socket-path exclude each other"),
+        (Some(path), None) => Ok(Listen::Socket {
+            path: path.clone(),
+            group: connection.socket_group.clone(),
+        }),
+        (None, Some(_)) if connection.socket_group.is_some() => {
+            usage("--fd and --socket-group exclude each other")
+        }
+        (None, Some(fd)) if fd > 2 => match i32::try_from(fd) {
+            Ok(fd) => Ok(Listen::Descriptor(fd)),
+            Err(_) => usage("--fd takes a descriptor that is open"),
+        },
+        (None, Some(_)) => usage("--fd takes a descriptor above 2"),
+        (None, None) => usage("no way to connect: give --socket-path or --fd"),
+    }
+}
+
+/// A WRITE's size is a whole number of pages, up to what every guest takes.
+const PAGE_BYTES: u32 = 4096;
+const MOST_WRITE_BYTES: u32 = 1 << 20;
+
+fn session(cli: &Cli) -> Result<SessionOptions, PlanError> {
+    let resources = &cli.resources;
+    let max_write_bytes = resources
+        .max_write
+        .map_or(MOST_WRITE_BYTES, std::num::NonZeroU32::get);
+    if !(PAGE_BYTES..=MOST_WRITE_BYTES).contains(&max_write_bytes) {
+        return Err(PlanError::Usage(format!(
+            "max_write= takes {PAGE_BYTES} to {MOST_WRITE_BYTES} bytes"
+        )));
+    }
+    Ok(SessionOptions {
+        access: if cli.share.readonly {
+            Access::ReadOnly
+        } else {
+            Access::ReadWrite
+        },
+        max_write_bytes: max_write_bytes / PAGE_BYTES * PAGE_BYTES,
+        max_readahead_bytes: resources.max_readahead,
+        max_background: resources
+            .max_background
+            .map_or(0, std::num::NonZeroU16::get),
+    })
+}
+
+fn filesystem(cli: &Cli) -> Result<virtiofs_hostfs::Options, PlanError> {
+    let caching = &cli.caching;
+    let cache = match caching.cache {
+        None | Some(CacheName::Auto | CacheName::Adaptive) => CachePolicy::Auto,
+        Some(CacheName::Always) => CachePolicy::Always,
+        Some(CacheName::Never) => CachePolicy::Never,
+        Some(CacheName::Metadata) => CachePolicy::Metadata,
+    };
+    if caching.writeback && cache == CachePolicy::Never {
+        return Err(PlanError::Configuration(
+            "--writeback needs a guest that caches file contents, and --cache never forbids it: drop one of them".into(),
+        ));
+    }
+    Ok(virtiofs_hostfs::Options {
+        cache,
+        validity: caching.timeout.map(|time| Validity {
+            secs: time.0.as_secs(),
+            nanos: time.0.subsec_nanos(),
+        }),
+        writeback: if caching.writeback {
+            Writeback::On
+        } else {
+            Writeback::Off
+        },
+        readdirplus: if caching.no_readdirplus {
+            ReaddirPlus::Off
+        } else {
+            ReaddirPlus::ByPolicy
+        },
+        submounts: if cli.share.no_announce_submounts {
+            Submounts::Hidden
+        } else {
+            Submounts::Announced
+        },
+        kill_privileges: if cli.attributes.no_killpriv_v2 {
+            KillPrivilegesV2::Off
+        } else {
+            KillPrivilegesV2::On
+        },
+        direct_io: if caching.allow_direct_io {
+            DirectIo::PassedOn
+        } else {
+            DirectIo::Ignored
+        },
+        max_inodes: cli.resources.max_inodes.map(std::num::NonZeroU64::get),
+        ..virtiofs_hostfs::Options::default()
+    })
+}
+
+fn warnings(cli: &Cli) -> Vec<String> {
+    let mut warnings: Vec<String> = cli
+        .process
+        .without_effect
+        .iter()
+        .map(|option| format!("{option:?} no longer has an effect"))
+        .collect();
+    if cli.share.inode_file_handles == Some(FileHandlesName::Prefer) {
+        warnings.push("--inode-file-handles=prefer: no file handles are used; inodes are held by descriptors and names".into());
+    }
+    if cli.confinement.sandbox == Some(SandboxName::None) {
+        warnings.push("--sandbox none: a daemon that is taken over reaches every file that its user may reach".into());
+    }
+    if cli.confinement.seccomp == Some(SeccompName::None) {
+        warnings
+            .push("--seccomp none: a daemon that is taken over may make any system call".into());
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+use super::*;
+use crate::cli::{self, Stopped};
+
+fn plan(line: &str) -> Result<Plan, PlanError> {
+    let arguments = std::iter::once("virtiofsd")
+        .chain(line.split_whitespace())
+        .map(Into::into);
+    let cli = cli::parse(arguments).map_err(|stopped| match stopped {
+        Stopped::Mistake(why) | Stopped::Answered(why) | Stopped::NoArguments(why) => {
+            PlanError::Usage(why)
+        }
+    })?;
+    Plan::new(&cli)
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_in_one_line() {
+    let cases = [
+        ("--socket-path /s", "nothing to share"),
+        ("--shared-dir /d", "no way to connect"),
+        ("--shared-dir /d --fd 2", "--fd takes a descriptor above 2"),
+        (
+            "--shared-dir /d --fd 3 --socket-path /s",
+            "exclude each other",
+        ),
+        (
+            "--shared-dir /d --fd 3 --tag 1234567890123456789012345678901234567",
+            "a tag has 1 to 36 bytes",
+        ),
+        ("--shared-dir /d --fd 3 --xattr", "--xattr is not built yet"),
+        (
+            "--fd=3 -o source=/d,xattr,flock,posix_lock",
+            "--xattr is not built yet",
+        ),
+        (
+            "--shared-dir /d --fd 3 --inode-file-handles=mandatory",
+            "not built yet",
+        ),
+        ("--shared-dir /d --fd 3 -o bogus", "unknown option 'bogus'"),
+        (
+            "--shared-dir /d --fd 3 --writeback --cache never",
+            "--cache never forbids it",
+        ),
+        (
+            "--shared-dir /d --fd 3 -o timeout=-1",
+            "seconds are expected",
+        ),
+        (
+            "--shared-dir /d --fd 3 --sandbox pivot",
+            "invalid value 'pivot'",
+        ),
+    ];
+    for (line, want) in cases {
+        let refused = plan(line).unwrap_err().to_string();
+        assert!(refused.contains(want), "{line}: {refused}");
+    }
+}
+
+#[test]
+fn lines_of_users_are_understood() {
+    let socket = |path: &str| Listen::Socket {
+        path: path.into(),
+        group: None,
+    };
+    let cases = [
+        (
+            "--socket-path=/s -o source=/d -o chroot",
+            socket("/s"),
+            SandboxName::Chroot,
+        ),
+        (
+            "--socket-path=/s -o source=/d,sandbox=chroot -f -d",
+            socket("/s"),
+            SandboxName::Chroot,
+        ),
+        (
+            "--cache=auto --shared-dir=/d --fd=3 --thread-pool-size=1 --announce-submounts",
+            Listen::Descriptor(3),
+            SandboxName::Namespace,
+        ),
+        (
+            "--socket-path=/s --shared-dir=/d --sandbox=none --cache=auto",
+            socket("/s"),
+            SandboxName::None,
+        ),
+        (
+            "--socket /s --shared-dir /d --sandbox NONE --sandbox Chroot",
+            socket("/s"),
+            SandboxName::Chroot,
+        ),
+    ];
+    for (line, listen, sandbox) in cases {
+        let plan = plan(line).unwrap();
+        assert_eq!(
+            (plan.listen, plan.sandbox, plan.shared_dir),
+            (listen, sandbox, "/d".into()),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn the_last_of_a_repeated_option_wins() {
+    let plan = plan("--shared-dir /a --shared-dir /d --fd 3 --cache never --cache none --cache always --writeback -o no_writeback").unwrap();
+    assert_eq!(plan.shared_dir, PathBuf::from("/d"));
+    assert_eq!(plan.filesystem.cache, CachePolicy::Always);
+    assert_eq!(plan.filesystem.writeback, Writeback::Off);
+}
+
+#[test]
+fn a_weaker_choice_is_said_aloud() {
+    let plan =
+        plan("--shared-dir /d --fd 3 --sandbox none --seccomp none -o max_idle_threads=5,no_flock")
+            .unwrap();
+    assert_eq!(plan.warnings.len(), 3, "{:?}", plan.warnings);
+}
