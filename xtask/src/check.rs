@@ -8,6 +8,7 @@ mod dependencies;
 mod layers;
 mod lines;
 mod lints;
+mod man_page;
 mod policy;
 mod unsafe_islands;
 mod words;
@@ -101,6 +102,7 @@ const BUILDING: &[(&str, Check)] = &[
     ("format", |_| found(lints::format())),
     ("clippy", |_| found(lints::clippy())),
     ("documentation", |_| found(lints::documentation())),
+    ("man page", |_| found(man_page::findings()?)),
     ("bans, licenses, sources", |_| policy::findings()),
     ("advisories", |_| policy::advisories()),
 ];

@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod ci;
 mod demo;
+mod man;
 mod repo;
 mod source;
 mod test;
@@ -35,6 +36,8 @@ enum Command {
     Bench(bench::Args),
     /// Boots a guest that mounts a directory through the daemon and works in it
     Demo(demo::Args),
+    /// Writes docs/virtiofsd.1 from the command line's own description
+    Man,
     /// All that continuous integration runs: the checks, then the tests
     Ci,
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Man => man::run(),
         Command::Ci => ci::run(),
     };
     match outcome {
