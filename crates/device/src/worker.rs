@@ -96,6 +96,7 @@ impl Turn {
                 }
             }
             self.publish(&work.used);
+            work.session.rest();
             if !work.available.arm() && !sleep(&work.kick, stop)? {
                 return Ok(());
             }

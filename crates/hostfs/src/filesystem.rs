@@ -38,6 +38,7 @@ impl Filesystem for PassthroughFs {
         self.handles.clear();
         self.hot.clear();
         self.inodes.clear();
+        self.retired.close_all();
     }
 
     fn lookup(&self, cx: &Context<'_>, parent: NodeId, op: op::Lookup<'_>) -> Outcome<Entry> {
@@ -45,7 +46,13 @@ impl Filesystem for PassthroughFs {
     }
 
     fn forget(&self, node: NodeId, count: u64) {
-        self.inodes.forget(node, count);
+        if let Some(gone) = self.inodes.forget(node, count) {
+            self.retired.add(gone);
+        }
+    }
+
+    fn rest(&self) {
+        self.retired.close_all();
     }
 
     fn getattr(&self, cx: &Context<'_>, node: NodeId, op: op::Getattr) -> Outcome<Attr> {

@@ -7,6 +7,7 @@
 //! - `ops` does the work of a request, by family as in `virtiofs_protocol::op`;
 //! - `reach` turns a node number into a descriptor, whatever is left of the node on the host;
 //! - `inode` knows every inode that the guest looked up: by number, by identity, by name;
+//! - `retired` keeps what was forgotten until there is time to close it;
 //! - `handle` knows what is open; `mounts` what kind of store holds it; `acting_as` who asks;
 //! - `sys` makes the system calls: a name reaches them as `Name`, or not at all.
 
@@ -21,6 +22,7 @@ mod mounts;
 mod ops;
 mod options;
 mod reach;
+mod retired;
 mod root;
 mod slab;
 mod sys;
@@ -42,6 +44,7 @@ use hot::Hot;
 use inode::key::{Key, tells_birth};
 use inode::table::{Newcomer, Table};
 use mounts::Mounts;
+use retired::Retired;
 
 /// A directory of the host as a file system for a guest.
 #[derive(Debug)]
@@ -53,6 +56,7 @@ pub struct PassthroughFs {
     hot: Hot,
     handles: Handles,
     mounts: Mounts,
+    retired: Retired,
 }
 
 impl PassthroughFs {
@@ -68,6 +72,7 @@ impl PassthroughFs {
             hot: Hot::new(options.descriptor_budget),
             handles: Handles::new(),
             mounts: Mounts::default(),
+            retired: Retired::default(),
             service: Service::of_this_thread(),
             root,
             options,

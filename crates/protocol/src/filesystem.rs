@@ -95,6 +95,9 @@ pub trait Filesystem: Send + Sync {
     /// A request that is still inside a call keeps what it uses.
     fn end(&self, why: HangUp);
 
+    /// A queue's thread has answered all there was: what was put off may be done before it sleeps.
+    fn rest(&self) {}
+
     /// Finds a name; raises the lookup count of what it finds.
     fn lookup(&self, cx: &Context<'_>, parent: NodeId, op: op::Lookup<'_>) -> Outcome<Entry>;
 
@@ -104,7 +107,7 @@ pub trait Filesystem: Send + Sync {
     /// Looks at a node.
     fn getattr(&self, cx: &Context<'_>, node: NodeId, op: op::Getattr) -> Outcome<Attr>;
 
-    /// Changes attributes; all or, where one fails, those before it in the order mode, owner, size, times.
+    /// Changes attributes; all or, where one fails, those before it in the order owner, mode, size, times.
     fn setattr(&self, cx: &Context<'_>, node: NodeId, op: op::Setattr) -> Outcome<Attr>;
 
     /// Writes a symlink's target into `into`.

@@ -158,6 +158,11 @@ impl<F: Filesystem> Session<F> {
         self.fs.end(why);
     }
 
+    /// Does what requests have put off: to be called by a queue's thread before it sleeps.
+    pub fn rest(&self) {
+        self.fs.rest();
+    }
+
     /// How many requests made no sense since the start.
     pub fn malformed_count(&self) -> u64 {
         self.malformed.load(Ordering::Relaxed)

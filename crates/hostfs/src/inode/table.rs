@@ -152,22 +152,24 @@ impl Table {
     }
 
     /// Lowers a lookup count; an inode that nothing counts on leaves the table, and so may its parents.
-    pub(crate) fn forget(&self, node: NodeId, count: u64) {
+    ///
+    /// Returns what has left, for its descriptor to be closed at leisure.
+    pub(crate) fn forget(&self, node: NodeId, count: u64) -> Option<Node> {
         if node == NodeId::ROOT {
-            return;
+            return None;
         }
-        let Some(row) = self.rows.get(node.raw()) else {
-            return;
-        };
+        let row = self.rows.get(node.raw())?;
         let leaves = {
             let mut state = row.value.state();
             state.lookups = state.lookups.saturating_sub(count);
             state.leave_if_unused()
         };
-        if leaves {
-            let anchor = self.take_out(&row);
-            self.drop_anchor(anchor, node);
+        if !leaves {
+            return None;
         }
+        let anchor = self.take_out(&row);
+        self.drop_anchor(anchor, node);
+        Some(row)
     }
 
     /// An inode's identity changed under its own descriptor (copy-up on overlayfs).

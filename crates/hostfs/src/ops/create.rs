@@ -10,7 +10,9 @@ use rustix::fs::{
 };
 use rustix::path::DecInt;
 use virtiofs_protocol::op::{Create, Extras, Link, Mkdir, Mknod, NodeKind, Permissions, Symlink};
-use virtiofs_protocol::{Context, Entry, Errno, Name, NodeId, Opened, Outcome, Refusal};
+use virtiofs_protocol::{
+    Context, Entry, Errno, Filesystem, Name, NodeId, Opened, Outcome, Refusal,
+};
 
 use crate::PassthroughFs;
 use crate::acting_as::ActingAs;
@@ -147,7 +149,7 @@ impl PassthroughFs {
             .inodes
             .get(entry.node)
             .and_then(|node| self.opened(&node, file, op.options.guest_flags));
-        let opened = opened.inspect_err(|_| self.inodes.forget(entry.node, 1))?;
+        let opened = opened.inspect_err(|_| self.forget(entry.node, 1))?;
         Ok((entry, opened))
     }
 
@@ -167,7 +169,7 @@ impl PassthroughFs {
                 may_take_long(cx, &node.value.mount)?;
                 self.open_node(cx, &node, op.options)
             });
-        let opened = opened.inspect_err(|_| self.inodes.forget(entry.node, 1))?;
+        let opened = opened.inspect_err(|_| self.forget(entry.node, 1))?;
         // Opening with O_TRUNC has changed what was looked at before.
         let entry = match self
             .inodes
