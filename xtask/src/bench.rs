@@ -14,6 +14,7 @@ mod guest;
 mod measure;
 mod peers;
 mod processes;
+mod record;
 mod report;
 mod scenarios;
 mod trace;
@@ -43,6 +44,10 @@ pub(crate) struct Args {
     /// Also write every figure to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+
+    /// Also put the tables into docs/PERFORMANCE.md
+    #[arg(long, conflicts_with_all = ["quick", "filter"])]
+    record: bool,
 
     /// Measure this build of ours rather than one made now: an earlier one, for example
     #[arg(long, value_name = "FILE")]
@@ -84,6 +89,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         budgets: scenarios::budgets(),
     };
     println!("{}", results.markdown());
+    if args.record {
+        record::write(&results.markdown())?;
+    }
     if let Some(file) = &args.json {
         std::fs::write(file, results.json()?)?;
     }

@@ -48,7 +48,7 @@ pub(super) struct Results {
 impl Results {
     /// Tables in Markdown.
     pub(super) fn markdown(&self) -> String {
-        let mut page = format!("{}.\n\n## Daemons\n\n", self.circumstances);
+        let mut page = format!("{}.\n\n### Daemons\n\n", self.circumstances);
         for DaemonRow {
             label,
             what,
@@ -60,7 +60,7 @@ impl Results {
                 "- **{label}**: {what}; {private_kib} KiB of its own at the end"
             );
         }
-        page.push_str("\n## Idle\n\n| daemon | seconds | processor time (us) | switches |\n|---|---:|---:|---:|\n");
+        page.push_str("\n### Idle\n\n| daemon | seconds | processor time (us) | switches |\n|---|---:|---:|---:|\n");
         for IdleRow { label, secs, used } in &self.idle {
             let _ = writeln!(
                 page,
@@ -69,7 +69,7 @@ impl Results {
                 used.switches
             );
         }
-        page.push_str("\n## System calls per request\n\nIn brackets: kicks read and calls written, then waits; under strace a daemon is slow and waits less than it does otherwise.\n\n");
+        page.push_str("\n### System calls per request\n\nIn brackets: kicks read and calls written, then waits; under strace a daemon is slow and waits less than it does otherwise.\n\n");
         self.table(
             &mut page,
             SETTINGS[0],
@@ -79,7 +79,7 @@ impl Results {
         for setting in SETTINGS {
             let _ = write!(
                 page,
-                "\n## {}\n\nMicroseconds per request: processor time of the daemon; ",
+                "\n### {}\n\nMicroseconds per request: processor time of the daemon; ",
                 title(*setting)
             );
             page.push_str(
