@@ -26,6 +26,7 @@ struct Pending {
     header: abi::InHeader,
     /// Where its reply is; `None` when it has none.
     reply: Option<u64>,
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -90,6 +91,14 @@ impl Lane {
         })?;
         let pending = ring.pending[usize::from(completion.head)].take()?;
         Some((pending, completion))
+    }
+
+    /// A request that has been in flight for longer than `limit`.
+    pub(super) fn overdue(&self, limit: Duration) -> Option<abi::InHeader> {
+        let ring = self.ring();
+        let mut all = ring.pending.iter().flatten();
+        let found = all.find(|pending| pending.since.elapsed() > limit);
+        found.map(|pending| pending.header)
     }
 
     fn is_idle(&self) -> bool {
@@ -192,6 +201,7 @@ fn forward(shared: &Shared, lane: usize, device: usize, slot: SlotId) {
         device,
         header,
         reply: reply.map(|(start, _)| start),
+        since: Instant::now(),
     };
     let lane = if is_urgent(header.opcode) { 0 } else { lane };
     if header.opcode == opcode::INTERRUPT {

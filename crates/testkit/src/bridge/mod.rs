@@ -52,6 +52,9 @@ pub struct BridgeOptions {
     pub readers: u16,
     /// Requests in flight at most, on all queues together.
     pub in_flight: u16,
+    /// How long one request may take. After that the mount is torn, so that
+    /// no caller sleeps for ever in a state that no signal ends.
+    pub limit: Duration,
 }
 
 impl Default for BridgeOptions {
@@ -60,6 +63,7 @@ impl Default for BridgeOptions {
             queues: 2,
             readers: 1,
             in_flight: 256,
+            limit: Duration::from_secs(60),
         }
     }
 }
@@ -138,13 +142,13 @@ impl Bridge {
             frontend: Arc::new(frontend),
             ended: false,
         };
-        bridge.start()?;
+        bridge.start(options.limit)?;
         // The first call through the mount waits for INIT to be answered.
         rustix::fs::stat(mountpoint).context("the mounted share does not answer")?;
         Ok(bridge)
     }
 
-    fn start(&mut self) -> Result<()> {
+    fn start(&mut self, limit: Duration) -> Result<()> {
         let request_lanes = self.shared.lanes.len() - 1;
         for device in 0..self.shared.devices.len() {
             let shared = Arc::clone(&self.shared);
@@ -163,7 +167,7 @@ impl Bridge {
         }
         let shared = Arc::clone(&self.shared);
         let frontend = Arc::clone(&self.frontend);
-        let run = move || watch_daemon(&shared, &frontend);
+        let run = move || watch_daemon(&shared, &frontend, limit);
         let watch = std::thread::Builder::new().name("bridge-watch".to_owned());
         self.others.push(watch.spawn(run)?);
         Ok(())
@@ -234,17 +238,24 @@ fn device_options(options: &BridgeOptions) -> Options {
     }
 }
 
-/// Fails the mount when the daemon goes away: nobody would answer any more.
-fn watch_daemon(shared: &Shared, frontend: &Frontend) {
+/// Fails the mount when the daemon goes away or does not answer: its callers
+/// would wait for ever.
+fn watch_daemon(shared: &Shared, frontend: &Frontend, limit: Duration) {
     let stream = frontend.connection().stream();
     let timeout = Timespec::try_from(HEARTBEAT).unwrap_or_default();
     while !shared.is_stopping() {
         let socket = stream.as_fd();
         let mut entry = [PollFd::new(&socket, PollFlags::RDHUP)];
-        if matches!(poll(&mut entry, Some(&timeout)), Ok(1)) {
+        let hung_up = matches!(poll(&mut entry, Some(&timeout)), Ok(1));
+        let overdue = shared.lanes.iter().find_map(|lane| lane.overdue(limit));
+        if let Some(request) = overdue {
+            shared.fault(format!("no answer for {limit:?} to {request:?}"));
+        } else if hung_up {
             shared.fault("the daemon hung up".to_owned());
-            shared.tear();
-            return;
+        } else {
+            continue;
         }
+        shared.tear();
+        return;
     }
 }

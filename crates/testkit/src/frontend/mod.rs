@@ -19,6 +19,7 @@ mod memory;
 pub mod message;
 mod ring;
 mod setup;
+pub mod trace;
 
 pub use connection::{Connection, Received};
 pub use daemon::{Daemon, Launch, daemon_path};

@@ -1,0 +1,213 @@
+//! What a request costs: the system calls of each, as the project's
+//! performance table promises them. Reading kicks, writing calls and sleeping
+//! do not count; what does is every call on a file.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use virtiofs_testkit::bridge::share::{Tmpfs, can_mount, skipped};
+use virtiofs_testkit::frontend::Launch;
+use virtiofs_testkit::frontend::trace::{Call, Trace, now_secs};
+use virtiofs_testkit::fuse::Session;
+use virtiofs_testkit::fuse::abi::ROOT;
+
+const LISTED: usize = 20;
+const PAGE: u32 = 4096;
+/// Long enough for work that was put off to show, and for the queue to sleep.
+const PAUSE: Duration = Duration::from_millis(30);
+
+/// What was asked for, when, and what it may cost.
+struct Step {
+    what: &'static str,
+    begin_secs: f64,
+    end_secs: f64,
+    budget: RangeInclusive<usize>,
+}
+
+/// Performs requests and remembers when.
+struct Recorder {
+    session: Session,
+    steps: Vec<Step>,
+}
+
+impl Recorder {
+    fn step<T>(
+        &mut self,
+        what: &'static str,
+        budget: RangeInclusive<usize>,
+        request: impl FnOnce(&mut Session) -> Result<T>,
+    ) -> Result<T> {
+        std::thread::sleep(PAUSE);
+        let begin_secs = now_secs();
+        let result = request(&mut self.session).context(what)?;
+        self.steps.push(Step {
+            what,
+            begin_secs,
+            end_secs: now_secs(),
+            budget,
+        });
+        Ok(result)
+    }
+
+    /// The step before also pays for what it put off.
+    fn including_what_follows(&mut self) {
+        std::thread::sleep(PAUSE);
+        if let Some(step) = self.steps.last_mut() {
+            step.end_secs = now_secs();
+        }
+    }
+}
+
+fn share() -> Result<Tmpfs> {
+    let share = Tmpfs::new()?;
+    let file = |name: &str, len: usize| std::fs::write(share.path().join(name), vec![b'x'; len]);
+    for name in ["warm", "known", "new", "victim"] {
+        file(name, 10_000)?;
+    }
+    file("pages", 2 * 4096)?;
+    std::fs::create_dir(share.path().join("directory"))?;
+    for number in 0..LISTED {
+        file(&format!("directory/{number}"), 1)?;
+    }
+    Ok(share)
+}
+
+/// Every request once before it counts: code paths and what is remembered of
+/// a mount are warm.
+fn warm_up(session: &mut Session) -> Result<()> {
+    let client = session.client();
+    let node = client.lookup(ROOT, "warm")?.nodeid;
+    let fh = client.open(node, 2)?.fh;
+    client.getattr(node)?;
+    client.read(node, fh, 0, PAGE)?;
+    client.read(node, fh, 8192, PAGE)?;
+    client.write(node, fh, 0, b"x")?;
+    client.flush(node, fh, 1)?;
+    client.release(node, fh)?;
+    ensure!(client.lookup(ROOT, "missing").is_err());
+    client.lookup(ROOT, "known")?;
+    client.unlink(ROOT, "warm")?;
+    session.hiprio.forget(node, 1)?;
+    Ok(())
+}
+
+fn names(recorder: &mut Recorder) -> Result<()> {
+    recorder.step("LOOKUP, inode known", 1..=1, |s| {
+        Ok(s.client().lookup(ROOT, "known")?)
+    })?;
+    recorder.step("LOOKUP, ENOENT", 1..=1, |s| {
+        ensure!(s.client().lookup(ROOT, "missing").is_err());
+        Ok(())
+    })?;
+    let new = recorder.step("LOOKUP, inode new", 2..=2, |s| {
+        Ok(s.client().lookup(ROOT, "new")?)
+    })?;
+    recorder.step("GETATTR", 1..=1, |s| Ok(s.client().getattr(new.nodeid)?))?;
+    // Linux looks a name up before it removes it.
+    recorder.session.client().lookup(ROOT, "victim")?;
+    recorder.step("UNLINK", 1..=1, |s| {
+        Ok(s.client().unlink(ROOT, "victim")?)
+    })?;
+    recorder.step("FORGET", 0..=0, |s| Ok(s.hiprio.forget(new.nodeid, 1)?))
+}
+
+fn contents(recorder: &mut Recorder) -> Result<()> {
+    let node = recorder.session.client().lookup(ROOT, "known")?.nodeid;
+    let pages = recorder.session.client().lookup(ROOT, "pages")?.nodeid;
+    let fh = recorder.step("OPEN", 1..=1, |s| Ok(s.client().open(node, 2)?.fh))?;
+    let cut = recorder.session.client().open(pages, 0)?.fh;
+    let read = |node, fh, offset, want: usize| {
+        move |s: &mut Session| {
+            let bytes = s.client().read(node, fh, offset, 2 * PAGE)?;
+            ensure!(bytes.len() == want, "{} bytes", bytes.len());
+            Ok(())
+        }
+    };
+    recorder.step("READ, full", 1..=1, read(node, fh, 0, 8192))?;
+    recorder.step(
+        "READ, short inside a page",
+        1..=1,
+        read(node, fh, 8192, 1808),
+    )?;
+    // A second call only where the first one was not allowed to sleep: its
+    // short count may then be the cache's end and not the file's.
+    recorder.step(
+        "READ, short at a page boundary",
+        1..=2,
+        read(pages, cut, 4096, 4096),
+    )?;
+    recorder.step("WRITE", 1..=1, |s| {
+        Ok(s.client().write(node, fh, 0, &[7; 4096])?)
+    })?;
+    recorder.step("FLUSH", 0..=0, |s| Ok(s.client().flush(node, fh, 1)?))?;
+    recorder.step("RELEASE", 1..=1, |s| Ok(s.client().release(node, fh)?))?;
+    recorder.including_what_follows();
+    Ok(())
+}
+
+fn directory(recorder: &mut Recorder) -> Result<()> {
+    let node = recorder.session.client().lookup(ROOT, "directory")?.nodeid;
+    let fh = recorder.session.client().opendir(node)?.fh;
+    // One for each entry, one or two to read the names of all.
+    let budget = LISTED + 1..=LISTED + 2;
+    let entries = recorder.step("READDIRPLUS of 20 entries", budget, |s| {
+        Ok(s.client().readdirplus(node, fh, 0)?)
+    })?;
+    ensure!(entries.len() == LISTED + 2, "{} entries", entries.len());
+    recorder.session.client().releasedir(node, fh)?;
+    Ok(())
+}
+
+fn report(steps: &[Step], calls: &[Call]) -> Vec<String> {
+    let mut excesses = Vec::new();
+    for step in steps {
+        let during = |call: &&Call| (step.begin_secs..step.end_secs).contains(&call.at_secs);
+        let counted: Vec<&Call> = calls
+            .iter()
+            .filter(during)
+            .filter(|c| !c.is_waiting())
+            .collect();
+        println!("{:32} {}", step.what, counted.len());
+        if !step.budget.contains(&counted.len()) {
+            let lines: Vec<&str> = counted.iter().map(|call| call.line.as_str()).collect();
+            excesses.push(format!(
+                "{}: {} calls\n{}",
+                step.what,
+                counted.len(),
+                lines.join("\n")
+            ));
+        }
+    }
+    excesses
+}
+
+#[test]
+fn each_request_costs_the_system_calls_of_the_table() -> Result<()> {
+    if !can_mount() || !Trace::is_available() {
+        skipped("needs root and strace");
+        return Ok(());
+    }
+    let share = share()?;
+    let daemon = Launch::new(share.path())
+        .arg("--seccomp")
+        .arg("none")
+        .start()?;
+    let mut session = Session::open(daemon.socket())?;
+    warm_up(&mut session)?;
+    let trace = Trace::attach(daemon.pid(), daemon.scratch())?;
+    let mut recorder = Recorder {
+        session,
+        steps: Vec::new(),
+    };
+    names(&mut recorder)?;
+    contents(&mut recorder)?;
+    directory(&mut recorder)?;
+    std::thread::sleep(PAUSE);
+    let calls = trace.finish()?;
+    // A kick at least was read: the trace saw the daemon.
+    ensure!(calls.iter().any(Call::is_waiting), "strace saw nothing");
+    let excesses = report(&recorder.steps, &calls);
+    ensure!(excesses.is_empty(), "{}", excesses.join("\n"));
+    Ok(())
+}
