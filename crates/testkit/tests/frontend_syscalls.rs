@@ -17,11 +17,21 @@ const PAGE: u32 = 4096;
 /// Long enough for work that was put off to show, and for the queue to sleep.
 const PAUSE: Duration = Duration::from_millis(30);
 
+/// Which calls a request pays for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    /// Those made before the driver is told that it is done.
+    UntilAnswered,
+    /// Those that were put off until after the answer, too.
+    WithWhatFollows,
+}
+
 /// What was asked for, when, and what it may cost.
 struct Step {
     what: &'static str,
     begin_secs: f64,
     end_secs: f64,
+    counted: Counted,
     budget: RangeInclusive<usize>,
 }
 
@@ -45,6 +55,7 @@ impl Recorder {
             what,
             begin_secs,
             end_secs: now_secs(),
+            counted: Counted::UntilAnswered,
             budget,
         });
         Ok(result)
@@ -55,6 +66,7 @@ impl Recorder {
         std::thread::sleep(PAUSE);
         if let Some(step) = self.steps.last_mut() {
             step.end_secs = now_secs();
+            step.counted = Counted::WithWhatFollows;
         }
     }
 }
@@ -159,15 +171,21 @@ fn directory(recorder: &mut Recorder) -> Result<()> {
     Ok(())
 }
 
+/// The calls that a step pays for, in order.
+fn paid<'a>(step: &Step, calls: &'a [Call]) -> Vec<&'a Call> {
+    let to_the_end = step.counted == Counted::WithWhatFollows;
+    calls
+        .iter()
+        .filter(|call| (step.begin_secs..step.end_secs).contains(&call.at_secs))
+        .take_while(|call| to_the_end || !(call.is_waiting() && call.name == "write"))
+        .filter(|call| !call.is_waiting())
+        .collect()
+}
+
 fn report(steps: &[Step], calls: &[Call]) -> Vec<String> {
     let mut excesses = Vec::new();
     for step in steps {
-        let during = |call: &&Call| (step.begin_secs..step.end_secs).contains(&call.at_secs);
-        let counted: Vec<&Call> = calls
-            .iter()
-            .filter(during)
-            .filter(|c| !c.is_waiting())
-            .collect();
+        let counted = paid(step, calls);
         println!("{:32} {}", step.what, counted.len());
         if !step.budget.contains(&counted.len()) {
             let lines: Vec<&str> = counted.iter().map(|call| call.line.as_str()).collect();
