@@ -24,7 +24,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::build::{self, Profile};
+use crate::build;
 use crate::repo;
 
 use daemon::Daemon;
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let ours = match &args.ours {
         Some(program) => program.clone(),
-        None => build::daemon(Profile::Release)?,
+        None => build::daemon()?,
     };
     let daemons = start_all(&ours);
     ensure!(!daemons.is_empty(), "there is no daemon to measure");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use crate::build::{self, Profile};
+use crate::build;
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -19,7 +19,7 @@ pub(crate) struct Args {
 
 /// Builds the daemon as users run it and hands over to the guest.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let daemon = build::daemon(Profile::Release)?;
+    let daemon = build::daemon()?;
     let what = if args.shell {
         "a shell"
     } else {

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::build::{self, Profile};
+use crate::build;
 use crate::repo;
 
 /// One program that runs tests.
@@ -33,7 +33,7 @@ enum Stage {
 
 /// Builds every test and says how each binary is run.
 pub(super) fn build() -> Result<Vec<Suite>> {
-    let daemon = build::daemon(Profile::Debug)?;
+    let daemon = build::daemon()?;
     let mut cargo = Command::new("cargo");
     cargo.args([
         "test",
