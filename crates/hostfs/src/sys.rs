@@ -1,6 +1,6 @@
 //! The system calls of this crate, in the forms it needs.
 //!
-//! Names reach a system call as [`Name`](virtiofs_protocol::Name) only; everything else is about a
+//! Names reach a system call as [`Name`] only; everything else is about a
 //! descriptor. `unsafe` is for the calls that rustix lacks, in [`raw`].
 
 pub(crate) mod raw;

@@ -135,7 +135,7 @@ pub trait Filesystem: Send + Sync {
         &self,
         _cx: &Context<'_>,
         _parent: NodeId,
-        _op: op::Create<'_>,
+        _op: op::Tmpfile,
     ) -> Outcome<(Entry, Opened)> {
         not_there()
     }

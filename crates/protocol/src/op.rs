@@ -17,7 +17,7 @@ mod xattr;
 
 pub use attr::{Getattr, KillPrivileges, Setattr, Statx, TimeChange};
 pub use control::{Bmap, Init, Interrupt, Ioctl, Poll};
-pub use create::{Create, Extras, Link, Mkdir, Mknod, NodeKind, Permissions, Symlink};
+pub use create::{Create, Extras, Link, Mkdir, Mknod, NodeKind, Permissions, Symlink, Tmpfile};
 pub use dir::{Opendir, Readdir, Releasedir};
 pub use io::{Durability, Flush, Fsync, Open, OpenOptions, Read, Release, Write, WriteOrigin};
 pub use lock::{Lock, LockKind, LockRange, LockType};
@@ -34,7 +34,7 @@ use crate::malformed::Malformed;
 use crate::opcode::Opcode;
 
 /// One request of the guest. The node it is about stands in the header.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(
     missing_docs,
     reason = "a variant is the request of its name; what it carries is documented on its type"
@@ -52,7 +52,7 @@ pub enum Op<'a> {
     Mknod(Mknod<'a>),
     Mkdir(Mkdir<'a>),
     Create(Create<'a>),
-    Tmpfile(Create<'a>),
+    Tmpfile(Tmpfile),
     Link(Link<'a>),
     Unlink(Unlink<'a>),
     Rmdir(Rmdir<'a>),
@@ -121,7 +121,7 @@ impl<'a> Op<'a> {
             Opcode::Mknod => Self::Mknod(Mknod::parse(fields, extras()?)?),
             Opcode::Mkdir => Self::Mkdir(Mkdir::parse(fields, extras()?)?),
             Opcode::Create => Self::Create(Create::parse(fields, extras()?)?),
-            Opcode::Tmpfile => Self::Tmpfile(Create::parse(fields, extras()?)?),
+            Opcode::Tmpfile => Self::Tmpfile(Tmpfile::parse(fields, extras()?)?),
             Opcode::Link => Self::Link(Link::parse(fields)?),
             Opcode::Unlink => Self::Unlink(Unlink::parse(fields)?),
             Opcode::Rmdir => Self::Rmdir(Rmdir::parse(fields)?),
@@ -139,7 +139,7 @@ impl<'a> Op<'a> {
             Opcode::Fsyncdir => Self::Fsyncdir(Fsync::parse(fields)?),
             Opcode::Releasedir => Self::Releasedir(Releasedir::parse(fields)?),
             Opcode::Statfs => Self::Statfs,
-            Opcode::Syncfs => Self::Syncfs,
+            Opcode::Syncfs => Self::sync_fs(fields)?,
             Opcode::Fallocate => Self::Fallocate(Fallocate::parse(fields)?),
             Opcode::Lseek => Self::Lseek(Lseek::parse(fields)?),
             Opcode::CopyFileRange => Self::CopyFileRange(CopyFileRange::parse(fields)?),

@@ -202,10 +202,11 @@ impl<F: Filesystem> Session<F> {
     fn parsed<'a>(
         &self,
         opcode: Opcode,
-        request: &Request<'a>,
+        request: &mut Request<'a>,
     ) -> Result<(Op<'a>, Negotiated), Malformed> {
         let head = &request.head;
-        check_length(head, request.payload.len_bytes())?;
+        let payload_bytes = check_length(head, request.payload.len_bytes())?;
+        request.payload.truncate(payload_bytes);
         let agreed = match (opcode, self.agreed()) {
             (Opcode::Init, agreed) => agreed.unwrap_or(Negotiated {
                 minor: 0,
@@ -255,7 +256,9 @@ impl<F: Filesystem> Session<F> {
 }
 
 /// The header's length must cover itself and not exceed the message; what lies behind is ignored.
-fn check_length(head: &Head<'_>, payload_bytes: usize) -> Result<(), Malformed> {
+///
+/// Returns how many bytes of payload belong to the request.
+fn check_length(head: &Head<'_>, payload_bytes: usize) -> Result<usize, Malformed> {
     let stated = head.header.len.get();
     let readable = HEADER_BYTES + head.arguments.len() + payload_bytes;
     match usize::try_from(stated) {
@@ -268,5 +271,5 @@ fn check_length(head: &Head<'_>, payload_bytes: usize) -> Result<(), Malformed> 
     if have > limit && !is_write {
         return Err(Malformed::Oversized { have, limit });
     }
-    Ok(())
+    Ok(have.saturating_sub(head.arguments.len()))
 }

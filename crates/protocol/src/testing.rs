@@ -4,6 +4,8 @@
     reason = "tests make guest pages out of a vector of their own"
 )]
 
+pub(crate) mod golden;
+
 use crate::pages::{GuestPages, IoVec, Readable};
 use crate::reply::ReplySpace;
 

@@ -115,9 +115,18 @@ impl Setattr {
     const MTIME_NOW: u32 = 1 << 8;
     const CTIME: u32 = 1 << 10;
     const KILL_SUIDGID: u32 = 1 << 11;
+    /// All of `FATTR_*`; bit 9, `FATTR_LOCKOWNER`, changes nothing.
+    const DEFINED: u32 = 0xfff;
 
     pub(crate) fn parse(mut fields: Fields<'_>) -> Result<Self, Malformed> {
         let raw: &SetattrIn = fields.take()?;
+        if raw.valid.get() & !Self::DEFINED != 0 {
+            // A change that is not understood must not be answered as if it had been made.
+            return Err(Malformed::Undefined {
+                field: "fuse_setattr_in.valid",
+                raw: raw.valid.get().into(),
+            });
+        }
         let has = |flag| raw.valid.get() & flag != 0;
         let time = |set, now, secs: u64, nanos: u32| match (has(set), has(now)) {
             (false, _) => Ok(None),

@@ -1,7 +1,7 @@
 //! Requests about the session, and those that no file system of a host serves.
 
 use crate::abi::{BmapIn, InitIn, InitInExtended, InterruptIn, IoctlIn, PollIn};
-use crate::abi::{RemovemappingIn, RemovemappingOne, SetupmappingIn};
+use crate::abi::{RemovemappingIn, RemovemappingOne, SetupmappingIn, SyncfsIn};
 use crate::fields::Fields;
 use crate::flags::InitFlags;
 use crate::ids::{Fh, Unique};
@@ -120,6 +120,12 @@ impl Bmap {
 }
 
 impl Op<'_> {
+    /// SYNCFS: its one field is padding.
+    pub(super) fn sync_fs(mut fields: Fields<'_>) -> Result<Self, Malformed> {
+        let _: &SyncfsIn = fields.take()?;
+        Ok(Self::Syncfs)
+    }
+
     /// SETUPMAPPING belongs to DAX, which is not offered: its form is checked, its meaning unused.
     pub(super) fn setup_mapping(mut fields: Fields<'_>) -> Result<Self, Malformed> {
         let _: &SetupmappingIn = fields.take()?;

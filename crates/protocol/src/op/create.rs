@@ -147,7 +147,7 @@ impl<'a> Symlink<'a> {
     }
 }
 
-/// CREATE: makes a regular file and opens it; also TMPFILE, whose name is not used.
+/// CREATE: makes a regular file and opens it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Create<'a> {
     /// The new name.
@@ -175,6 +175,34 @@ impl<'a> Create<'a> {
             options: OpenOptions::from_wire(flags.get(), open_flags.get()),
             mode: Permissions::from_wire(mode.get()),
             umask: Permissions::from_wire(umask.get()),
+            extras,
+        })
+    }
+}
+
+/// TMPFILE: makes a regular file without a name and opens it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tmpfile {
+    /// How it is opened.
+    pub options: OpenOptions,
+    /// Permission bits, as in [`Mkdir`].
+    pub mode: Permissions,
+    /// The caller's umask.
+    pub umask: Permissions,
+    /// Extensions.
+    pub extras: Extras,
+}
+
+impl Tmpfile {
+    pub(crate) fn parse(mut fields: Fields<'_>, extras: Extras) -> Result<Self, Malformed> {
+        let raw: &CreateIn = fields.take()?;
+        // Linux sends a name here, too: "/", that of its nameless entry (`vfs_tmpfile`). It must
+        // end, and means nothing.
+        fields.string()?;
+        Ok(Self {
+            options: OpenOptions::from_wire(raw.flags.get(), raw.open_flags.get()),
+            mode: Permissions::from_wire(raw.mode.get()),
+            umask: Permissions::from_wire(raw.umask.get()),
             extras,
         })
     }

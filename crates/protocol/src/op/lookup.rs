@@ -40,9 +40,9 @@ impl Forget {
 }
 
 /// BATCH_FORGET: several FORGETs in one request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchForget<'a> {
-    nodes: &'a [ForgetOne],
+    pub(crate) nodes: &'a [ForgetOne],
 }
 
 impl<'a> BatchForget<'a> {

@@ -224,8 +224,6 @@ fn changes_something(op: &Op<'_>) -> bool {
         Op::Open(op) => {
             op.options.guest_flags & ACCESS_MODE != 0 || op.options.guest_flags & TRUNCATE != 0
         }
-        // An allow-list of ioctls will say which of them change something.
-        Op::Ioctl(_) => true,
         Op::Lookup(_) | Op::Forget(_) | Op::BatchForget(_) | Op::Getattr(_) | Op::Statx(_) => false,
         Op::Access { .. }
         | Op::Readlink
@@ -239,7 +237,9 @@ fn changes_something(op: &Op<'_>) -> bool {
         | Op::Fsyncdir(_)
         | Op::Releasedir(_) => false,
         Op::Statfs | Op::Syncfs | Op::Lseek(_) | Op::Getxattr(_) | Op::Listxattr(_) => false,
-        Op::Getlk(_) | Op::Setlk(_) | Op::Setlkw(_) | Op::Poll(_) | Op::Bmap(_) => false,
+        // No ioctl is served, so none changes anything: ENOSYS, which a guest's caller sees as ENOTTY.
+        Op::Ioctl(_) | Op::Poll(_) | Op::Bmap(_) => false,
+        Op::Getlk(_) | Op::Setlk(_) | Op::Setlkw(_) => false,
         Op::Setupmapping | Op::Removemapping | Op::Init(_) | Op::Interrupt(_) | Op::Destroy => {
             false
         }
