@@ -6,6 +6,8 @@
 mod dispatch;
 mod init;
 #[cfg(test)]
+mod stub;
+#[cfg(test)]
 mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};

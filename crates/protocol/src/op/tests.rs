@@ -83,10 +83,10 @@ fn setattr(valid: u32) -> Result<Setattr, Malformed> {
     let head = Bytes::new().u32(valid).u32(0).u64(5).u64(4096).u64(99);
     let times = head.u64(u64::MAX).u64(12).u64(13).u32(1).u32(2).u32(3);
     let bytes = times.u32(0o104_755).u32(0).u32(1000).u32(1001).u32(0).0;
-    match parse(Opcode::Setattr, &bytes, 0)? {
-        Op::Setattr(setattr) => Ok(setattr),
-        other => panic!("{other:?}"),
-    }
+    let Op::Setattr(setattr) = parse(Opcode::Setattr, &bytes, 0)? else {
+        panic!("not a SETATTR");
+    };
+    Ok(setattr)
 }
 
 /// Each row is one `FATTR_*` flag and the only field it changes.

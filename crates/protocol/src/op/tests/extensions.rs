@@ -6,10 +6,10 @@ use super::*;
 fn mkdir(extensions: &Bytes) -> Result<Extras, Malformed> {
     let units = u16::try_from(extensions.0.len() / 8).unwrap();
     let arguments = golden::of(Opcode::Mkdir).arguments.raw(&extensions.0).0;
-    match parse(Opcode::Mkdir, &arguments, units)? {
-        Op::Mkdir(mkdir) => Ok(mkdir.extras),
-        other => panic!("{other:?}"),
-    }
+    let Op::Mkdir(mkdir) = parse(Opcode::Mkdir, &arguments, units)? else {
+        panic!("not a MKDIR");
+    };
+    Ok(mkdir.extras)
 }
 
 /// `struct fuse_ext_header` of FUSE_EXT_GROUPS, then `struct fuse_supp_groups`.
