@@ -6,7 +6,7 @@
 
 pub(crate) mod golden;
 
-use crate::pages::{GuestPages, IoVec};
+use crate::pages::{GuestPages, IoVec, Readable};
 use crate::reply::ReplySpace;
 
 /// Guest memory cut into pieces of the given lengths.
@@ -51,6 +51,11 @@ impl Memory {
         // SAFETY: as above.
         let body = unsafe { GuestPages::from_iovecs(&mut self.body) };
         ReplySpace::new(header, body)
+    }
+
+    pub(crate) fn payload(&mut self) -> GuestPages<'_, Readable> {
+        // SAFETY: as above.
+        unsafe { GuestPages::from_iovecs(&mut self.body) }
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
