@@ -19,7 +19,7 @@ use crate::inode::Node;
 use crate::ops::{may_take_long, sleeps};
 use crate::options::{DirectIo, Writeback};
 use crate::sys;
-use crate::sys::raw::{IOV_MAX, RWF_APPEND, RWF_NOWAIT, preadv2, pwritev2};
+use crate::sys::raw::{IOV_MAX, RWF_APPEND, RWF_NOWAIT, RwFlags, preadv2, pwritev2};
 
 /// Bytes of a page of a file: where one begins, a short read may be the page cache's doing.
 const PAGE_BYTES: u64 = 4096;
@@ -188,7 +188,7 @@ fn read_from(
     op: Read,
     into: &GuestPages<'_, Writable>,
     skip: usize,
-    flags: libc::c_int,
+    flags: RwFlags,
 ) -> Result<usize, Errno> {
     in_turns(into.len_bytes(), into.iovecs().len(), skip, |done| {
         preadv2(file.as_fd(), into, done, behind(op.offset, done)?, flags)

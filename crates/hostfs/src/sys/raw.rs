@@ -8,10 +8,13 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use virtiofs_protocol::{Errno, FileOffset, GuestPages, IoVec, Readable, Writable};
 
+/// Flags of one read or write (`RWF_*`).
+pub(crate) type RwFlags = libc::c_int;
+
 /// `RWF_NOWAIT` (linux/fs.h): EAGAIN instead of sleeping.
-pub(crate) const RWF_NOWAIT: libc::c_int = 0x08;
+pub(crate) const RWF_NOWAIT: RwFlags = 0x08;
 /// `RWF_APPEND` (linux/fs.h): at the end of the file, whatever the offset.
-pub(crate) const RWF_APPEND: libc::c_int = 0x10;
+pub(crate) const RWF_APPEND: RwFlags = 0x10;
 
 /// Most pieces that one call takes (`IOV_MAX`).
 pub(crate) const IOV_MAX: usize = 1024;
@@ -57,7 +60,7 @@ pub(crate) fn preadv2(
     pages: &GuestPages<'_, Writable>,
     skip: usize,
     offset: FileOffset,
-    flags: libc::c_int,
+    flags: RwFlags,
 ) -> Result<usize, Errno> {
     let read = with_rest(pages.iovecs(), skip, |pieces, count| {
         // SAFETY: `pieces` holds `count` entries laid out as iovecs, and by the contract of
@@ -76,7 +79,7 @@ pub(crate) fn pwritev2(
     pages: &GuestPages<'_, Readable>,
     skip: usize,
     offset: FileOffset,
-    flags: libc::c_int,
+    flags: RwFlags,
 ) -> Result<usize, Errno> {
     let written = with_rest(pages.iovecs(), skip, |pieces, count| {
         // SAFETY: as in `preadv2`; the kernel only reads the memory.
