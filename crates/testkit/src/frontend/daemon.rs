@@ -17,6 +17,9 @@ pub struct Launch {
     shared_dir: PathBuf,
     sandbox: &'static str,
     arguments: Vec<OsString>,
+    wrapper: Vec<OsString>,
+    owner: Option<u32>,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 impl Launch {
@@ -27,6 +30,9 @@ impl Launch {
             shared_dir: shared_dir.to_path_buf(),
             sandbox: "none",
             arguments: Vec::new(),
+            wrapper: Vec::new(),
+            owner: None,
+            environment: Vec::new(),
         }
     }
 
@@ -44,14 +50,45 @@ impl Launch {
         self
     }
 
+    /// Starts it through another program, which becomes it: `setpriv` with fewer rights, say.
+    #[must_use]
+    pub fn through(mut self, command: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.wrapper.extend(command.into_iter().map(Into::into));
+        self
+    }
+
+    /// Gives the directory of its socket to a user.
+    #[must_use]
+    pub fn owned_by(mut self, uid: u32) -> Self {
+        self.owner = Some(uid);
+        self
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn env(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment.push((name, value));
+        self
+    }
+
     /// Starts it and waits until its socket is there.
     pub fn start(self) -> Result<Daemon> {
         let place = TempDir::new()?;
+        std::os::unix::fs::chown(place.path(), self.owner, self.owner)?;
         let socket = place.path().join("vhost.sock");
         let log = place.path().join("log");
         let output = File::create(&log)?;
         let program = daemon_path()?;
-        let child = Command::new(&program)
+        let mut words = self.wrapper.iter().map(OsString::as_os_str);
+        let mut command = match words.next() {
+            None => Command::new(&program),
+            Some(first) => Command::new(first),
+        };
+        if !self.wrapper.is_empty() {
+            command.args(words).arg(&program);
+        }
+        let child = command
+            .envs(self.environment.iter().copied())
             .arg("--socket-path")
             .arg(&socket)
             .arg("--shared-dir")
@@ -124,8 +161,13 @@ impl Daemon {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(self.child.id().cast_signed()).context("no process")?;
-        kill_process(pid, Signal::TERM)?;
+        kill_process(pid, signal)?;
         Ok(())
     }
 
