@@ -2,17 +2,20 @@
 //!
 //! [`cli`] says what can be asked for, [`compat`] turns the older `-o` spellings into the same
 //! struct, [`plan`] decides what is going to happen and knows every rule between options.
-//! [`socket`] and [`pid_file`] make what the front-end needs, [`sandbox`] leaves everything else
-//! behind, and [`serve`] accepts connections.
+//! [`share`] looks at what is to be shared, [`socket`] and [`pid_file`] make what the front-end needs, [`sandbox`]
+//! leaves everything else behind, and [`serve`] accepts connections; [`helper`] waits outside for it to end.
 
 pub mod cli;
 pub mod compat;
+pub mod helper;
+pub mod inheritance;
 pub mod limits;
 pub mod logging;
 pub mod pid_file;
 pub mod plan;
 pub mod sandbox;
 pub mod serve;
+pub mod share;
 pub mod signals;
 pub mod socket;
 mod sys;

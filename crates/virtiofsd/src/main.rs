@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use virtiofsd::cli::{self, Stopped};
 use virtiofsd::plan::{CAPABILITIES, Plan, PlanError};
-use virtiofsd::{logging, serve};
+use virtiofsd::{inheritance, logging, serve};
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
@@ -39,6 +39,10 @@ fn usage(why: &str) -> ExitCode {
 }
 
 fn run(plan: &Plan) -> ExitCode {
+    if let Err(why) = inheritance::refuse(&plan.listen) {
+        eprintln!("virtiofsd: {why}");
+        return ExitCode::FAILURE;
+    }
     logging::start(plan.log_level);
     for warning in &plan.warnings {
         tracing::warn!("{warning}");

@@ -1,8 +1,8 @@
 //! `<socket>.pid`: which daemon has the socket, locked for its life.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A locked pid file. The lock goes with the process.
@@ -19,13 +19,31 @@ impl PidFile {
     /// One line for the operator; names the other daemon's pid.
     pub fn take(socket: &Path) -> Result<Self, String> {
         let path = path_for(socket);
+        loop {
+            let taken = Self::lock(socket, &path)?;
+            // A daemon that ends removes its file; a lock on a file without a name keeps nobody out.
+            if taken.is_at(&path) {
+                return Ok(taken);
+            }
+        }
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let ours = self.file.metadata().map(identity);
+        let there = std::fs::symlink_metadata(path).map(identity);
+        matches!((ours, there), (Ok(ours), Ok(there)) if ours == there)
+    }
+
+    fn lock(socket: &Path, path: &Path) -> Result<Self, String> {
         let open = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(&path);
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path);
         let mut file = open.map_err(|error| {
             format!(
                 "pid file {}: {error}; is its directory there and writable?",

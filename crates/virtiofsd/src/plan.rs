@@ -7,7 +7,8 @@ use virtiofs_protocol::{Access, SessionOptions, Validity};
 
 use crate::cli::Cli;
 use crate::cli::values::{
-    CacheName, FileHandlesName, LevelName, Negotiable, PollWindow, SandboxName, SeccompName,
+    CacheName, CapabilityChanges, FileHandlesName, IdMapEntry, LevelName, Negotiable, PollWindow,
+    SandboxName, SeccompName,
 };
 
 /// What `--print-capabilities` shows (vhost-user.json of the vhost-user back-end conventions).
@@ -65,6 +66,12 @@ pub struct Plan {
     pub filesystem: virtiofs_hostfs::Options,
     /// How the daemon is confined.
     pub sandbox: SandboxName,
+    /// Users of the sandbox's user namespace; where there are none, those it can have.
+    pub uid_map: Vec<IdMapEntry>,
+    /// Its groups.
+    pub gid_map: Vec<IdMapEntry>,
+    /// Capabilities to keep or to give up beyond the default.
+    pub modcaps: CapabilityChanges,
     /// What happens at a system call that is not on the list.
     pub seccomp: SeccompName,
     /// Threads for work that sleeps; 0 is sized by the device.
@@ -85,6 +92,7 @@ impl Plan {
     /// [`PlanError`], one line for the operator.
     pub fn new(cli: &Cli) -> Result<Self, PlanError> {
         refuse_what_is_missing(cli)?;
+        refuse_maps_without_namespace(cli)?;
         Ok(Self {
             shared_dir: cli.share.shared_dir.clone().ok_or_else(nothing_to_share)?,
             listen: listen(cli)?,
@@ -97,6 +105,9 @@ impl Plan {
             session: session(cli)?,
             filesystem: filesystem(cli)?,
             sandbox: cli.confinement.sandbox.unwrap_or(SandboxName::Namespace),
+            uid_map: cli.identity.uid_map.clone(),
+            gid_map: cli.identity.gid_map.clone(),
+            modcaps: cli.confinement.modcaps.unwrap_or_default(),
             seccomp: cli.confinement.seccomp.unwrap_or(SeccompName::Kill),
             store_threads: cli
                 .resources
@@ -110,6 +121,13 @@ impl Plan {
             },
             warnings: warnings(cli),
         })
+    }
+}
+
+impl Plan {
+    /// Whether ids are to be mapped, which needs a user namespace.
+    pub fn has_maps(&self) -> bool {
+        !self.uid_map.is_empty() || !self.gid_map.is_empty()
     }
 }
 
@@ -139,9 +157,6 @@ fn refuse_what_is_missing(cli: &Cli) -> Result<(), PlanError> {
         ),
         ("--preserve-noatime", cli.share.preserve_noatime),
         ("--casefold", cli.share.casefold.is_some()),
-        ("--modcaps", cli.confinement.modcaps.is_some()),
-        ("--uid-map", !cli.identity.uid_map.is_empty()),
-        ("--gid-map", !cli.identity.gid_map.is_empty()),
         ("--translate-uid", !cli.identity.translate_uid.is_empty()),
         ("--translate-gid", !cli.identity.translate_gid.is_empty()),
         (
@@ -170,6 +185,22 @@ fn refuse_what_is_missing(cli: &Cli) -> Result<(), PlanError> {
         ))),
         None => Ok(()),
     }
+}
+
+/// Only the namespace mode has a user namespace to map ids into.
+fn refuse_maps_without_namespace(cli: &Cli) -> Result<(), PlanError> {
+    let maps = !cli.identity.uid_map.is_empty() || !cli.identity.gid_map.is_empty();
+    let other = matches!(
+        cli.confinement.sandbox,
+        Some(SandboxName::Chroot | SandboxName::None)
+    );
+    if maps && other {
+        return Err(PlanError::Configuration(
+            "--uid-map and --gid-map make a user namespace, which only --sandbox namespace has: drop one of them"
+                .into(),
+        ));
+    }
+    Ok(())
 }
 
 fn listen(cli: &Cli) -> Result<Listen, PlanError> {

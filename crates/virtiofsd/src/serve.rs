@@ -1,8 +1,8 @@
 //! From the plan to the last connection.
 
-use std::os::fd::AsFd;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
@@ -13,8 +13,8 @@ use virtiofs_protocol::{Errno, Session};
 
 use crate::pid_file::{self, PidFile};
 use crate::plan::{AfterDisconnect, Listen, Plan};
-use crate::sandbox::{self, Role};
-use crate::{limits, signals, socket, sys};
+use crate::sandbox::{self, Confined, Role};
+use crate::{helper, limits, share, signals, socket, sys};
 
 /// Does what was planned; returns the exit code.
 ///
@@ -22,34 +22,58 @@ use crate::{limits, signals, socket, sys};
 ///
 /// One line for the operator.
 pub fn run(plan: &Plan) -> Result<u8> {
-    let shared = &plan.shared_dir;
-    std::fs::metadata(shared).with_context(|| format!("cannot share {}", shared.display()))?;
+    let kind = share::kind(&plan.shared_dir).map_err(|why| anyhow!(why))?;
+    let mode = sandbox::choose(plan)?;
     let limit = limits::set_open_files(plan.rlimit_nofile).map_err(|why| anyhow!(why))?;
     let (listener, mut pid_file) = listen(&plan.listen)?;
     let stop = signals::stop_descriptor().context("signals cannot be taken over")?;
-    let (role, mode) = sandbox::prepare(plan)?;
-    if let Role::Helper(child) = role {
-        drop(listener);
-        if let Some(file) = &mut pid_file {
-            file.write(std::process::id()).map_err(|why| anyhow!(why))?;
+    match sandbox::prepare(mode) {
+        Err(error) => {
+            forget(&plan.listen);
+            Err(error.into())
         }
-        return wait_outside(child, &stop, &plan.listen);
+        Ok(Role::Helper(helper)) => {
+            drop(listener);
+            helper::run(&helper, plan, pid_file, stop.as_fd())
+        }
+        Ok(Role::Server(server)) => {
+            // The helper has it where there is one: nothing outside the share stays open inside.
+            pid_file = pid_file.filter(|_| !server.has_helper());
+            if let Some(file) = &mut pid_file {
+                file.write(std::process::id()).map_err(|why| anyhow!(why))?;
+            }
+            sys::clear_environment();
+            let confined = sandbox::enter(plan, kind, server)?;
+            serve(plan, confined, limit, (&listener, stop.as_fd()))
+        }
     }
-    if let (Some(file), Listen::Socket { .. }) = (&mut pid_file, &plan.listen)
-        && mode != crate::cli::values::SandboxName::Namespace
-    {
-        file.write(std::process::id()).map_err(|why| anyhow!(why))?;
+}
+
+/// The sandbox could not be made: nobody is going to listen.
+fn forget(listen: &Listen) {
+    if let Listen::Socket { path, .. } = listen {
+        for path in [path, &pid_file::path_for(path)] {
+            // What stays behind is replaced by the next start.
+            let _ = std::fs::remove_file(path);
+        }
     }
-    let confined = sandbox::enter(plan, mode)?;
+}
+
+fn serve(
+    plan: &Plan,
+    confined: Confined,
+    limit: u64,
+    (listener, stop): (&UnixListener, BorrowedFd<'_>),
+) -> Result<u8> {
     let options = virtiofs_hostfs::Options {
         descriptor_budget: limits::descriptor_budget(limit),
         ..plan.filesystem
     };
     let root = SharedRoot::new(confined.root, confined.proc_self_fd);
     let fs = PassthroughFs::new(root, options)
-        .with_context(|| format!("cannot look at {}", shared.display()))?;
+        .with_context(|| format!("cannot look at {}", plan.shared_dir.display()))?;
     let session = Session::new(fs, plan.session);
-    accept(plan, &listener, &Arc::new(session), stop.as_fd())
+    accept(plan, listener, &Arc::new(session), stop)
 }
 
 fn listen(listen: &Listen) -> Result<(UnixListener, Option<PidFile>)> {
@@ -60,9 +84,8 @@ fn listen(listen: &Listen) -> Result<(UnixListener, Option<PidFile>)> {
             Ok((listener, Some(pid_file)))
         }
         Listen::Descriptor(number) => {
-            let descriptor = sys::inherited(*number)
-                .with_context(|| format!("--fd {number}: no such descriptor was handed over; give that of a listening socket"))?;
-            Ok((descriptor.into(), None))
+            let listener = socket::inherited(*number).map_err(|why| anyhow!(why))?;
+            Ok((listener, None))
         }
     }
 }
@@ -71,7 +94,7 @@ fn accept(
     plan: &Plan,
     listener: &UnixListener,
     session: &Arc<Session<PassthroughFs>>,
-    stop: std::os::fd::BorrowedFd<'_>,
+    stop: BorrowedFd<'_>,
 ) -> Result<u8> {
     let device = DeviceOptions {
         tag: plan.tag.clone(),
@@ -90,7 +113,12 @@ fn accept(
         if !both[1].revents().is_empty() {
             return Ok(0);
         }
-        let (stream, _) = listener.accept().context("accepting a front-end")?;
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            // It hung up again before its turn, or somebody else who has the socket took it.
+            Err(error) if is_nobody(&error) => continue,
+            Err(error) => return Err(error).context("accepting a front-end"),
+        };
         tracing::info!("Client connected, servicing requests");
         let ended = serve_connection(&stream, session, &device, stop);
         match (ended, plan.after_disconnect) {
@@ -119,36 +147,9 @@ fn accept(
     }
 }
 
-/// Outside the sandbox: passes a request to stop on, and cleans up when the server has ended.
-fn wait_outside(child: i32, stop: &std::os::fd::OwnedFd, listen: &Listen) -> Result<u8> {
-    let pid = rustix::process::Pid::from_raw(child).context("a child without a pid")?;
-    let ended = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-        .context("watching the server")?;
-    loop {
-        let mut both = [
-            PollFd::new(&ended, PollFlags::IN),
-            PollFd::new(stop, PollFlags::IN),
-        ];
-        match poll(&mut both, None) {
-            Err(Errno::INTR) => continue,
-            ready => ready.context("waiting for the server")?,
-        };
-        if !both[0].revents().is_empty() {
-            break;
-        }
-        let _ = rustix::io::read(stop, &mut [0; 128]);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    }
-    let code = sys::wait_for(child).context("waiting for the server")?;
-    if let Listen::Socket { path, .. } = listen {
-        remove(path);
-        remove(&pid_file::path_for(path));
-    }
-    Ok(u8::try_from(code).unwrap_or(1))
-}
-
-fn remove(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path) {
-        tracing::debug!("{}: {error}", path.display());
-    }
+fn is_nobody(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::WouldBlock | ErrorKind::Interrupted
+    )
 }

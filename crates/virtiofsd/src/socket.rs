@@ -5,7 +5,11 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use rustix::fs::{Gid, Mode};
+use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
+use rustix::net::{AddressFamily, SocketType};
 use rustix::process::umask;
+
+use crate::sys;
 
 /// Who may connect: the owner alone, or a group as well.
 const OWNER_ONLY: u32 = 0o177;
@@ -43,6 +47,28 @@ pub fn bind(path: &Path, group: Option<&str>) -> Result<UnixListener, String> {
         })?;
     }
     Ok(listener)
+}
+
+/// Takes a socket that was handed over by number, if it is one that a front-end can connect to.
+///
+/// # Errors
+///
+/// One line for the operator.
+pub fn inherited(number: i32) -> Result<UnixListener, String> {
+    let descriptor = sys::inherited(number).map_err(|error| {
+        format!(
+            "--fd {number}: {error}: no such descriptor was handed over; give that of a listening socket"
+        )
+    })?;
+    let listens = socket_acceptconn(&descriptor).unwrap_or(false);
+    let unix = socket_domain(&descriptor).is_ok_and(|domain| domain == AddressFamily::UNIX);
+    let stream = socket_type(&descriptor).is_ok_and(|kind| kind == SocketType::STREAM);
+    if !(listens && unix && stream) {
+        return Err(format!(
+            "--fd {number}: not a UNIX stream socket that listens; give the descriptor of one"
+        ));
+    }
+    Ok(descriptor.into())
 }
 
 /// The pid file's lock says that nobody lives there; only a socket is ever removed.

@@ -1,4 +1,5 @@
-//! System calls that neither the standard library nor rustix offers: fork, signalfd, descriptors by number.
+//! System calls that neither the standard library nor rustix offers: clone, signalfd, descriptors by number, the
+//! environment's memory.
 #![expect(unsafe_code, reason = "one of the four islands")]
 
 use std::io;
@@ -10,16 +11,6 @@ pub(crate) enum Forked {
     Child,
     /// The parent, with the child's pid.
     Parent(i32),
-}
-
-/// Forks. Only before the first thread is started.
-pub(crate) fn fork() -> io::Result<Forked> {
-    // SAFETY: called while the process has one thread, so the child may do what it likes.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Forked::Child),
-        pid => Ok(Forked::Parent(pid)),
-    }
 }
 
 /// Blocks signals and returns a descriptor that reports them (man 2 signalfd).
@@ -76,20 +67,93 @@ pub(crate) fn wait_for(child: i32) -> io::Result<i32> {
     }
 }
 
-/// Makes a namespace of each kind that the daemon has no business in (man 2 unshare).
-pub(crate) fn unshare_all() -> rustix::io::Result<()> {
-    let namespaces = libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNET
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
-    // SAFETY: no flag among them concerns memory or descriptors.
-    if unsafe { libc::unshare(namespaces) } == 0 {
+/// Kinds of namespaces (man 7 namespaces).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Namespaces(libc::c_int);
+
+impl Namespaces {
+    /// Each kind in which the daemon has no business with the host's.
+    pub(crate) const ALL: Self = Self(
+        libc::CLONE_NEWNS
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWNET
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWCGROUP,
+    );
+    /// As [`Self::ALL`], owned by a user namespace of their own: needs no privilege.
+    pub(crate) const ALL_OF_A_USER: Self = Self(Self::ALL.0 | libc::CLONE_NEWUSER);
+}
+
+/// Forks into new namespaces; the parent stays where it is. Only before the first thread is started.
+pub(crate) fn clone_into(namespaces: Namespaces) -> rustix::io::Result<Forked> {
+    let flags = libc::c_long::from(namespaces.0 | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM and with a null stack this is fork(2) with namespaces: the child
+    // goes on with a copy of everything. The process has one thread, so no lock is held elsewhere;
+    // that the C library is not told leaves it with a cached thread id that nothing here asks for.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
+        -1 => Err(last_errno()),
+        0 => Ok(Forked::Child),
+        pid => i32::try_from(pid)
+            .map(Forked::Parent)
+            .map_err(|_| rustix::io::Errno::RANGE),
+    }
+}
+
+/// Ends this process at once: for a child that must not run its parent's clean-up.
+pub(crate) fn exit_now(code: u8) -> ! {
+    // SAFETY: takes no pointer and does not return.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
+fn last_errno() -> rustix::io::Errno {
+    rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO)
+}
+
+/// Closes every descriptor but the standard three and one more. Only before anything is opened.
+pub(crate) fn close_all_but(kept: Option<i32>) -> io::Result<()> {
+    let kept = kept.and_then(|number| u32::try_from(number).ok());
+    match kept.filter(|number| *number > 2) {
+        None => close_range(3, u32::MAX),
+        Some(number) => {
+            if number > 3 {
+                close_range(3, number - 1)?;
+            }
+            close_range(number + 1, u32::MAX)
+        }
+    }
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: by the caller's contract nothing in this process owns a descriptor of the range.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
         return Ok(());
     }
-    Err(
-        rustix::io::Errno::from_io_error(&io::Error::last_os_error())
-            .unwrap_or(rustix::io::Errno::PERM),
-    )
+    Err(io::Error::last_os_error())
+}
+
+/// Empties the environment, and the memory in which the kernel shows it (`/proc/PID/environ`).
+///
+/// Only while the process has one thread.
+pub(crate) fn clear_environment() {
+    unsafe extern "C" {
+        static mut environ: *mut *mut libc::c_char;
+    }
+    // SAFETY: one thread, so nobody changes the pointer meanwhile.
+    let mut variable = unsafe { environ };
+    while !variable.is_null() {
+        // SAFETY: `environ` is an array that ends with a null pointer, and `variable` is inside it.
+        let text = unsafe { *variable };
+        if text.is_null() {
+            break;
+        }
+        // SAFETY: each entry is a NUL-terminated string that belongs to the process.
+        let len = unsafe { libc::strlen(text) };
+        // SAFETY: `len` bytes from `text` on are that string, and nobody reads it meanwhile.
+        unsafe { std::ptr::write_bytes(text, 0, len) };
+        // SAFETY: the array has one more entry, at least the null pointer.
+        variable = unsafe { variable.add(1) };
+    }
+    // SAFETY: one thread, so nobody reads the environment meanwhile.
+    unsafe { libc::clearenv() };
 }

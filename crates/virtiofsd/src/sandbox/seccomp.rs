@@ -1,13 +1,30 @@
 //! The system calls that serving a share needs; at any other the process ends.
+//!
+//! Two filters lie on one another, and of their verdicts the stricter holds. The first is the list. The second answers
+//! clone3 with ENOSYS, because its flags stand in memory where no filter can read them: the C library then uses
+//! clone, whose flags can be read. Rules on arguments stand only where no request passes on its way: they cost
+//! more than the list.
 
 use std::collections::BTreeMap;
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter_all_threads};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, apply_filter_all_threads,
+};
 
 use crate::cli::values::SeccompName;
 
-/// The list. At most 75 entries; each has a use in this program or in the C library under it.
-pub const ALLOWED: &[libc::c_long] = &[
+/// Whose calls are filtered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// The one that serves the share.
+    Server,
+    /// The one outside the sandbox, which waits for it.
+    Helper,
+}
+
+/// What the server calls, with any arguments; each has a use in this program or in the C library under it.
+const SERVER: &[libc::c_long] = &[
     // Data, attributes and names of files.
     libc::SYS_openat,
     libc::SYS_statx,
@@ -34,7 +51,6 @@ pub const ALLOWED: &[libc::c_long] = &[
     libc::SYS_fdatasync,
     libc::SYS_syncfs,
     libc::SYS_fstatfs,
-    libc::SYS_fcntl,
     libc::SYS_close,
     // The caller's identity.
     libc::SYS_setresuid,
@@ -54,11 +70,9 @@ pub const ALLOWED: &[libc::c_long] = &[
     libc::SYS_poll,
     libc::SYS_ppoll,
     libc::SYS_eventfd2,
-    libc::SYS_mmap,
     libc::SYS_munmap,
     libc::SYS_shutdown,
     // Threads and memory of our own.
-    libc::SYS_clone,
     libc::SYS_clone3,
     libc::SYS_futex,
     libc::SYS_set_robust_list,
@@ -67,7 +81,6 @@ pub const ALLOWED: &[libc::c_long] = &[
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigreturn,
-    libc::SYS_mprotect,
     libc::SYS_madvise,
     libc::SYS_mremap,
     libc::SYS_brk,
@@ -76,7 +89,6 @@ pub const ALLOWED: &[libc::c_long] = &[
     libc::SYS_gettid,
     libc::SYS_getpid,
     libc::SYS_tgkill,
-    libc::SYS_prctl,
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
     libc::SYS_getrandom,
@@ -88,25 +100,147 @@ pub const ALLOWED: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
-const _: () = assert!(ALLOWED.len() <= 75);
+/// What the helper calls, with any arguments.
+const HELPER: &[libc::c_long] = &[
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_read,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_wait4,
+    libc::SYS_unlinkat,
+    libc::SYS_close,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_sendto,
+    // Memory, ending and panicking.
+    libc::SYS_futex,
+    libc::SYS_munmap,
+    libc::SYS_madvise,
+    libc::SYS_mremap,
+    libc::SYS_brk,
+    libc::SYS_sigaltstack,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_gettid,
+    libc::SYS_getpid,
+    libc::SYS_tgkill,
+    libc::SYS_clock_gettime,
+    libc::SYS_getrandom,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+/// A call whose argument decides.
+struct ByArgument {
+    number: libc::c_long,
+    /// Which argument, from 0.
+    argument: u8,
+    /// Allowed are: these bits of it, with this value.
+    allowed: &'static [(u64, u64)],
+}
+
+const BY_ARGUMENT: &[ByArgument] = &[
+    // Memory is never executable once the program runs.
+    ByArgument {
+        number: libc::SYS_mmap,
+        argument: 2,
+        allowed: &[(EXECUTABLE, 0)],
+    },
+    ByArgument {
+        number: libc::SYS_mprotect,
+        argument: 2,
+        allowed: &[(EXECUTABLE, 0)],
+    },
+    // Threads of this process, never a process or a namespace.
+    ByArgument {
+        number: libc::SYS_clone,
+        argument: 0,
+        allowed: &[(THREAD | NAMESPACES, THREAD)],
+    },
+    // A thread gets its name.
+    ByArgument {
+        number: libc::SYS_prctl,
+        argument: 0,
+        allowed: &[(ALL_BITS, PR_SET_NAME)],
+    },
+    // What the standard library asks about descriptors, and duplicates of them.
+    ByArgument {
+        number: libc::SYS_fcntl,
+        argument: 1,
+        allowed: &[
+            (ALL_BITS, F_GETFD),
+            (ALL_BITS, F_GETFL),
+            (ALL_BITS, F_DUPFD_CLOEXEC),
+        ],
+    },
+];
+
+const ALL_BITS: u64 = 0xffff_ffff;
+/// `PROT_EXEC`.
+const EXECUTABLE: u64 = 4;
+/// `CLONE_VM`, `CLONE_SIGHAND` and `CLONE_THREAD` (man 2 clone).
+const THREAD: u64 = 0x100 | 0x800 | 0x1_0000;
+/// Every `CLONE_NEW...`, `CLONE_PTRACE`, `CLONE_VFORK` and `CLONE_PARENT`.
+const NAMESPACES: u64 = 0x7e02_0080 | 0x2000 | 0x4000 | 0x8000;
+const PR_SET_NAME: u64 = 15;
+const F_GETFD: u64 = 1;
+const F_GETFL: u64 = 3;
+const F_DUPFD_CLOEXEC: u64 = 1030;
+
+const _: () = assert!(SERVER.len() + BY_ARGUMENT.len() <= 75);
 
 /// Filters every thread from here on.
 ///
 /// # Errors
 ///
 /// What the filter's compiler or the kernel says.
-pub fn install(mode: SeccompName) -> Result<(), String> {
-    let action = match mode {
+pub fn install(mode: SeccompName, process: Process) -> Result<(), String> {
+    let refused = match mode {
         SeccompName::None => return Ok(()),
         SeccompName::Kill => SeccompAction::KillProcess,
         SeccompName::Log => SeccompAction::Log,
         SeccompName::Trap => SeccompAction::Trap,
     };
-    let rules: BTreeMap<i64, Vec<_>> = ALLOWED.iter().map(|number| (*number, Vec::new())).collect();
-    let target = std::env::consts::ARCH
+    let unsupported = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+    let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    apply(clone3, SeccompAction::Allow, unsupported)?;
+    apply(rules(process)?, refused, SeccompAction::Allow)
+}
+
+fn rules(process: Process) -> Result<BTreeMap<i64, Vec<SeccompRule>>, String> {
+    let plain = match process {
+        Process::Server => SERVER,
+        Process::Helper => HELPER,
+    };
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        plain.iter().map(|number| (*number, Vec::new())).collect();
+    for call in BY_ARGUMENT {
+        let alternatives = call
+            .allowed
+            .iter()
+            .map(|(mask, value)| {
+                let bits = SeccompCmpOp::MaskedEq(*mask);
+                SeccompCondition::new(call.argument, SeccompCmpArgLen::Qword, bits, *value)
+                    .and_then(|condition| SeccompRule::new(vec![condition]))
+                    .map_err(|error| error.to_string())
+            })
+            .collect::<Result<_, _>>()?;
+        rules.insert(call.number, alternatives);
+    }
+    Ok(rules)
+}
+
+fn apply(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    otherwise: SeccompAction,
+    matching: SeccompAction,
+) -> Result<(), String> {
+    let target: TargetArch = std::env::consts::ARCH
         .try_into()
         .map_err(|error| format!("{error}"))?;
-    let filter = SeccompFilter::new(rules, action, SeccompAction::Allow, target)
+    let filter = SeccompFilter::new(rules, otherwise, matching, target)
         .map_err(|error| error.to_string())?;
     let program: BpfProgram = filter
         .try_into()

@@ -1,0 +1,88 @@
+//! Which mode, from what was asked and the privileges at hand.
+
+use rustix::thread::{CapabilitySet, capabilities};
+
+use super::user_namespace::Maps;
+use super::{Mode, NEEDS_CHROOT, Owner, SandboxError, landlock, namespace, step};
+use crate::cli::values::SandboxName;
+use crate::plan::Plan;
+use crate::sys::{self, Forked, Namespaces};
+
+/// Decides, before anything is made.
+///
+/// # Errors
+///
+/// [`SandboxError`] when the mode asked for cannot work here.
+pub fn choose(plan: &Plan) -> Result<Mode, SandboxError> {
+    let have = capabilities(None)
+        .map_err(step("capget", "is this Linux?"))?
+        .effective;
+    match plan.sandbox {
+        SandboxName::Namespace => Ok(Mode::Namespace(owner(plan, have))),
+        SandboxName::Chroot if !have.contains(CapabilitySet::SYS_CHROOT) => {
+            Err(step("--sandbox chroot", NEEDS_CHROOT)(
+                rustix::io::Errno::PERM,
+            ))
+        }
+        SandboxName::Chroot => Ok(Mode::Chroot),
+        SandboxName::None => Ok(Mode::None),
+        // Only a user namespace has maps.
+        SandboxName::Auto if plan.has_maps() => Ok(Mode::Namespace(owner(plan, have))),
+        SandboxName::Auto => Ok(strongest(plan, have)),
+    }
+}
+
+/// With CAP_SYS_ADMIN the namespaces belong to the host; with maps, or without it, to a user namespace.
+fn owner(plan: &Plan, have: CapabilitySet) -> Owner {
+    if have.contains(CapabilitySet::SYS_ADMIN) && !plan.has_maps() {
+        Owner::Host
+    } else {
+        Owner::User(Maps::new(&plan.uid_map, &plan.gid_map, have))
+    }
+}
+
+/// From the strongest to the weakest. Chroot keeps a descriptor from which a way leads to the host's tree: with
+/// Landlock across that way it stands above a user namespace, because it keeps every id; without, below.
+fn strongest(plan: &Plan, have: CapabilitySet) -> Mode {
+    let may_chroot = have.contains(CapabilitySet::SYS_CHROOT);
+    let (mode, why) = if have.contains(CapabilitySet::SYS_ADMIN) && works(Namespaces::ALL) {
+        (
+            Mode::Namespace(owner(plan, have)),
+            "CAP_SYS_ADMIN is there and namespaces can be made",
+        )
+    } else if may_chroot && landlock::is_available() {
+        (
+            Mode::Chroot,
+            "namespaces cannot be made as they are; CAP_SYS_CHROOT and Landlock are there",
+        )
+    } else if works(Namespaces::ALL_OF_A_USER) {
+        (
+            Mode::Namespace(Owner::User(Maps::new(&plan.uid_map, &plan.gid_map, have))),
+            "a user namespace can be made, and needs no privilege",
+        )
+    } else if may_chroot {
+        (
+            Mode::Chroot,
+            "no namespaces can be made; CAP_SYS_CHROOT is there, Landlock is not",
+        )
+    } else {
+        (
+            Mode::None,
+            "no namespaces can be made, and CAP_SYS_CHROOT is not there",
+        )
+    };
+    tracing::info!("sandbox auto: {mode}, because {why}");
+    mode
+}
+
+/// Tries, in a child that ends at once: a security module may allow the namespace and forbid the mounts.
+fn works(namespaces: Namespaces) -> bool {
+    match sys::clone_into(namespaces) {
+        Err(_) => false,
+        Ok(Forked::Child) => {
+            let done = namespace::receive_mounts_only().is_ok();
+            sys::exit_now(u8::from(!done))
+        }
+        Ok(Forked::Parent(child)) => sys::wait_for(child).is_ok_and(|code| code == 0),
+    }
+}
