@@ -12,7 +12,7 @@ use virtiofs_protocol::Errno;
 use crate::pid_file::{self, PidFile};
 use crate::plan::{Listen, Plan};
 use crate::sandbox::Helper;
-use crate::sys;
+use crate::{logging, sys};
 
 /// Lets the server go, and returns its exit code when it has ended.
 ///
@@ -49,9 +49,12 @@ fn serve_out(
     }
     helper.map_ids()?;
     sys::clear_environment();
+    // Where it was started stays free to be unmounted.
+    rustix::process::chdir("/").context("chdir to /")?;
     helper.confine(leftovers.map(|left| left.directory.as_fd()), plan.seccomp)?;
     // A server that has ended already says so by its exit code.
     let _ = helper.release();
+    logging::leave_terminal();
     wait(&server, stop)?;
     let code = sys::wait_for(helper.server).context("waiting for the server")?;
     Ok(u8::try_from(code).unwrap_or(1))

@@ -4,6 +4,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What is wished for where nothing is said.
 const WISH: u64 = 1_000_000;
+/// With fewer, not even a front-end with its queues and memory can be served.
+const LEAST: u64 = 64;
 /// Descriptors kept free for open files, sockets and the rest.
 const RESERVE: u64 = 256;
 
@@ -19,6 +21,11 @@ pub fn set_open_files(wanted: Option<u64>) -> Result<u64, String> {
     let hard = now.maximum.unwrap_or(u64::MAX);
     let target = match wanted {
         Some(0) => return Ok(now.current.unwrap_or(WISH)),
+        Some(number) if number < LEAST => {
+            return Err(format!(
+                "--rlimit-nofile {number}: too few to serve anything; give {LEAST} or more, or 0 to leave the limit"
+            ));
+        }
         Some(number) => number,
         None => {
             if hard < WISH {

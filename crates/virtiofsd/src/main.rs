@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use virtiofsd::background::{Process, Ready};
 use virtiofsd::cli::{self, Stopped};
 use virtiofsd::plan::{CAPABILITIES, Plan, PlanError};
-use virtiofsd::{inheritance, logging, serve};
+use virtiofsd::{background, inheritance, logging, serve};
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
@@ -39,15 +40,25 @@ fn usage(why: &str) -> ExitCode {
 }
 
 fn run(plan: &Plan) -> ExitCode {
-    if let Err(why) = inheritance::refuse(&plan.listen) {
-        eprintln!("virtiofsd: {why}");
-        return ExitCode::FAILURE;
+    let begun = inheritance::refuse(&plan.listen).and_then(|()| background::begin(plan.ground));
+    match begun {
+        Ok(Process::Started(code)) => ExitCode::from(code),
+        Ok(Process::Daemon(ready, terminal)) => {
+            logging::start(plan.log_level, plan.log, terminal);
+            work(plan, ready)
+        }
+        Err(why) => {
+            eprintln!("virtiofsd: {why}");
+            ExitCode::FAILURE
+        }
     }
-    logging::start(plan.log_level);
+}
+
+fn work(plan: &Plan, ready: Ready) -> ExitCode {
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
-    match serve::run(plan) {
+    match serve::run(plan, ready) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             tracing::error!("{error:#}");

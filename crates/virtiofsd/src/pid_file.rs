@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct PidFile {
     file: File,
+    path: PathBuf,
 }
 
 impl PidFile {
@@ -66,7 +67,14 @@ impl PidFile {
                 return Err(format!("pid file {}: {error}", path.display()));
             }
         }
-        Ok(Self { file })
+        let path = path.to_owned();
+        Ok(Self { file, path })
+    }
+
+    /// Removes it: there is going to be no daemon.
+    pub fn remove(&self) {
+        // What stays behind is taken over by the next start.
+        let _ = std::fs::remove_file(&self.path);
     }
 
     /// Writes the pid that an operator would signal.

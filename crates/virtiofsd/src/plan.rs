@@ -49,6 +49,24 @@ pub enum AfterDisconnect {
     Accept,
 }
 
+/// Where messages go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Log {
+    /// To standard error.
+    StandardError,
+    /// To the system's log.
+    System,
+}
+
+/// Where the daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ground {
+    /// In the process that was started.
+    Fore,
+    /// In one of its own, once it is ready.
+    Back,
+}
+
 /// Everything that was decided.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -80,6 +98,10 @@ pub struct Plan {
     pub rlimit_nofile: Option<u64>,
     /// How much is told.
     pub log_level: LevelName,
+    /// And where.
+    pub log: Log,
+    /// Where the daemon runs.
+    pub ground: Ground,
     /// Lines to warn with at start.
     pub warnings: Vec<String>,
 }
@@ -119,6 +141,16 @@ impl Plan {
             } else {
                 cli.process.log_level.unwrap_or(LevelName::Info)
             },
+            log: if cli.process.syslog {
+                Log::System
+            } else {
+                Log::StandardError
+            },
+            ground: if cli.process.daemonize {
+                Ground::Back
+            } else {
+                Ground::Fore
+            },
             warnings: warnings(cli),
         })
     }
@@ -137,13 +169,17 @@ fn nothing_to_share() -> PlanError {
 
 /// Never accepted and ignored: what is not built yet ends the start.
 fn refuse_what_is_missing(cli: &Cli) -> Result<(), PlanError> {
-    let asks =
-        |negotiable: Option<Negotiable>| !matches!(negotiable, None | Some(Negotiable::Never));
     let missing = [
         ("--xattr", cli.attributes.xattr),
         ("--xattrmap", cli.attributes.xattrmap.is_some()),
-        ("--posix-acl", asks(cli.attributes.posix_acl)),
-        ("--security-label", asks(cli.attributes.security_label)),
+        (
+            "--posix-acl",
+            cli.attributes.posix_acl == Some(Negotiable::Always),
+        ),
+        (
+            "--security-label",
+            cli.attributes.security_label == Some(Negotiable::Always),
+        ),
         ("--flock", cli.locking.flock),
         ("--posix-lock", cli.locking.posix_lock),
         ("--allow-mmap", cli.caching.allow_mmap),
@@ -176,8 +212,6 @@ fn refuse_what_is_missing(cli: &Cli) -> Result<(), PlanError> {
             "--migration-confirm-paths",
             cli.migration.migration_confirm_paths,
         ),
-        ("--syslog", cli.process.syslog),
-        ("--daemonize", cli.process.daemonize),
     ];
     match missing.iter().find(|(_, asked)| *asked) {
         Some((option, _)) => Err(PlanError::Configuration(format!(
@@ -301,23 +335,44 @@ fn filesystem(cli: &Cli) -> Result<virtiofs_hostfs::Options, PlanError> {
     })
 }
 
+/// What holds less than its words say, one line each.
 fn warnings(cli: &Cli) -> Vec<String> {
-    let mut warnings: Vec<String> = cli
-        .process
-        .without_effect
-        .iter()
-        .map(|option| format!("{option:?} no longer has an effect"))
-        .collect();
-    if cli.share.inode_file_handles == Some(FileHandlesName::Prefer) {
-        warnings.push("--inode-file-handles=prefer: no file handles are used; inodes are held by descriptors and names".into());
+    let auto = |negotiable: Option<Negotiable>| negotiable == Some(Negotiable::Auto);
+    let weaker = [
+        (
+            cli.share.inode_file_handles == Some(FileHandlesName::Prefer),
+            "--inode-file-handles=prefer: no file handles are used; inodes are held by descriptors and names",
+        ),
+        (
+            auto(cli.attributes.posix_acl),
+            "--posix-acl=auto: access control lists are not built yet, and not offered",
+        ),
+        (
+            auto(cli.attributes.security_label),
+            "--security-label=auto: labels at creation are not built yet, and not offered",
+        ),
+        (
+            cli.confinement.sandbox == Some(SandboxName::None),
+            "--sandbox none: a daemon that is taken over may look at, and change the attributes of, every file that its user may",
+        ),
+        (
+            cli.confinement.seccomp == Some(SeccompName::None),
+            "--seccomp none: a daemon that is taken over may make any system call",
+        ),
+        (
+            cli.process.daemonize && !cli.process.syslog,
+            "--daemonize without --syslog: messages are lost once the daemon is ready",
+        ),
+    ];
+    let mut warnings: Vec<String> = Vec::new();
+    for option in &cli.process.without_effect {
+        let line = format!("'-o {}' no longer has an effect", option.name());
+        if !warnings.contains(&line) {
+            warnings.push(line);
+        }
     }
-    if cli.confinement.sandbox == Some(SandboxName::None) {
-        warnings.push("--sandbox none: a daemon that is taken over reaches every file that its user may reach".into());
-    }
-    if cli.confinement.seccomp == Some(SeccompName::None) {
-        warnings
-            .push("--seccomp none: a daemon that is taken over may make any system call".into());
-    }
+    let weaker = weaker.iter().filter(|(holds, _)| *holds);
+    warnings.extend(weaker.map(|(_, line)| (*line).to_owned()));
     warnings
 }
 

@@ -276,10 +276,13 @@ pub fn enter(plan: &Plan, kind: Kind, server: Server) -> Result<Confined, Sandbo
             (proc_self_fd, root)
         }
         Mode::Chroot => (own_descriptors()?, chroot(shared, kind)?),
-        Mode::None => (
-            own_descriptors()?,
-            open(shared, "is it there and readable?")?,
-        ),
+        Mode::None => {
+            let root = open(shared, "is it there and readable?")?;
+            let proc_self_fd = own_descriptors()?;
+            // Where it was started stays free to be unmounted.
+            rustix::process::chdir("/").map_err(step("chdir to /", "is it there?"))?;
+            (proc_self_fd, root)
+        }
     };
     no_more_privileges()?;
     landlock::restrict_to(root.as_fd(), kind, plan.session.access)?;

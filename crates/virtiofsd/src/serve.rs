@@ -11,9 +11,10 @@ use virtiofs_device::{ConnectionError, DeviceOptions, Ended, serve_connection};
 use virtiofs_hostfs::{PassthroughFs, SharedRoot};
 use virtiofs_protocol::{Errno, Session};
 
+use crate::background::Ready;
 use crate::pid_file::{self, PidFile};
 use crate::plan::{AfterDisconnect, Listen, Plan};
-use crate::sandbox::{self, Confined, Role};
+use crate::sandbox::{self, Confined, Role, SandboxError};
 use crate::{helper, limits, share, signals, socket, sys};
 
 /// Does what was planned; returns the exit code.
@@ -21,19 +22,21 @@ use crate::{helper, limits, share, signals, socket, sys};
 /// # Errors
 ///
 /// One line for the operator.
-pub fn run(plan: &Plan) -> Result<u8> {
+pub fn run(plan: &Plan, ready: Ready) -> Result<u8> {
     let kind = share::kind(&plan.shared_dir).map_err(|why| anyhow!(why))?;
     let mode = sandbox::choose(plan)?;
     let limit = limits::set_open_files(plan.rlimit_nofile).map_err(|why| anyhow!(why))?;
     let (listener, mut pid_file) = listen(&plan.listen)?;
     let stop = signals::stop_descriptor().context("signals cannot be taken over")?;
     match sandbox::prepare(mode) {
+        // The other process says why, and cleans up.
+        Err(SandboxError::Orphan) => Ok(1),
         Err(error) => {
             forget(&plan.listen);
             Err(error.into())
         }
         Ok(Role::Helper(helper)) => {
-            drop(listener);
+            drop((listener, ready));
             helper::run(&helper, plan, pid_file, stop.as_fd())
         }
         Ok(Role::Server(server)) => {
@@ -44,7 +47,9 @@ pub fn run(plan: &Plan) -> Result<u8> {
             }
             sys::clear_environment();
             let confined = sandbox::enter(plan, kind, server)?;
-            serve(plan, confined, limit, (&listener, stop.as_fd()))
+            let session = session(plan, confined, limit)?;
+            ready.announce();
+            accept(plan, &listener, &session, stop.as_fd())
         }
     }
 }
@@ -59,12 +64,7 @@ fn forget(listen: &Listen) {
     }
 }
 
-fn serve(
-    plan: &Plan,
-    confined: Confined,
-    limit: u64,
-    (listener, stop): (&UnixListener, BorrowedFd<'_>),
-) -> Result<u8> {
+fn session(plan: &Plan, confined: Confined, limit: u64) -> Result<Arc<Session<PassthroughFs>>> {
     let options = virtiofs_hostfs::Options {
         descriptor_budget: limits::descriptor_budget(limit),
         ..plan.filesystem
@@ -72,15 +72,19 @@ fn serve(
     let root = SharedRoot::new(confined.root, confined.proc_self_fd);
     let fs = PassthroughFs::new(root, options)
         .with_context(|| format!("cannot look at {}", plan.shared_dir.display()))?;
-    let session = Session::new(fs, plan.session);
-    accept(plan, listener, &Arc::new(session), stop)
+    Ok(Arc::new(Session::new(fs, plan.session)))
 }
 
 fn listen(listen: &Listen) -> Result<(UnixListener, Option<PidFile>)> {
     match listen {
         Listen::Socket { path, group } => {
+            let group = group.as_deref().map(socket::group).transpose();
+            let group = group.map_err(|why| anyhow!(why))?;
             let pid_file = PidFile::take(path).map_err(|why| anyhow!(why))?;
-            let listener = socket::bind(path, group.as_deref()).map_err(|why| anyhow!(why))?;
+            let listener = socket::bind(path, group.as_ref()).map_err(|why| {
+                pid_file.remove();
+                anyhow!(why)
+            })?;
             Ok((listener, Some(pid_file)))
         }
         Listen::Descriptor(number) => {

@@ -13,6 +13,16 @@ pub(crate) enum Forked {
     Parent(i32),
 }
 
+/// Forks. Only before the first thread is started.
+pub(crate) fn fork() -> rustix::io::Result<Forked> {
+    // SAFETY: called while the process has one thread, so the child may do what it likes.
+    match unsafe { libc::fork() } {
+        -1 => Err(last_errno()),
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent(pid)),
+    }
+}
+
 /// Blocks signals and returns a descriptor that reports them (man 2 signalfd).
 pub(crate) fn signalfd(signals: &[libc::c_int]) -> io::Result<OwnedFd> {
     // SAFETY: all zeroes is a valid `sigset_t`, and `sigemptyset` makes it an empty one.

@@ -332,6 +332,10 @@ fn memory_is_closed_to_processes_of_the_same_user() -> Result<()> {
         .args(&same[1..])
         .args(["sleep", "60"])
         .spawn()?;
+    let comm = format!("/proc/{}/comm", open_book.id());
+    while fs::read_to_string(&comm)? != "sleep\n" {
+        std::thread::yield_now();
+    }
     let reads = |pid: u32| -> Result<bool> {
         let status = Command::new(same[0])
             .args(&same[1..])

@@ -368,3 +368,13 @@ pub enum WithoutEffect {
     /// Who may connect is decided by the socket's mode
     AllowRoot,
 }
+
+impl WithoutEffect {
+    /// As it is spelled in a legacy list.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MaxIdleThreads => "max_idle_threads",
+            Self::AllowRoot => "allow_root",
+        }
+    }
+}
