@@ -10,6 +10,9 @@ mod namespace;
 pub mod seccomp;
 pub mod user_namespace;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;

@@ -167,3 +167,23 @@ pub(crate) fn clear_environment() {
     // SAFETY: one thread, so nobody reads the environment meanwhile.
     unsafe { libc::clearenv() };
 }
+
+/// Tries a system call whose arguments are numbers, flags or null pointers.
+#[cfg(test)]
+pub(crate) fn attempt(number: libc::c_long, arguments: [usize; 5]) -> rustix::io::Result<()> {
+    let [a, b, c, d, e] = arguments;
+    // SAFETY: the tests pass no pointer but null, and run in a process that ends right after.
+    match unsafe { libc::syscall(number, a, b, c, d, e) } {
+        -1 => Err(last_errno()),
+        _ => Ok(()),
+    }
+}
+
+/// Calls getpid as a 32-bit program would: another door into the kernel, with other numbers.
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) fn enter_as_i386() {
+    // SAFETY: getpid of the i386 table (20) takes no argument; the registers it changes are named.
+    unsafe {
+        std::arch::asm!("int 0x80", inlateout("rax") 20_u64 => _, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
+    }
+}
