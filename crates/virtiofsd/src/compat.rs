@@ -72,6 +72,12 @@ const NAMES: &[(&str, Meaning)] = &[
     ("allow_root", Switch("--without-effect=allow_root")),
 ];
 
+/// Every name that a list may hold.
+#[cfg(test)]
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().map(|(name, _)| *name)
+}
+
 /// Replaces every legacy list in `arguments`, the program's name first, by long options.
 pub fn expand(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, BadList> {
     let mut arguments = arguments.into_iter();

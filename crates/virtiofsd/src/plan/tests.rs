@@ -1,3 +1,5 @@
+mod options;
+
 use super::*;
 use crate::cli::{self, Stopped};
 

@@ -41,38 +41,71 @@ fn owner(plan: &Plan, have: CapabilitySet) -> Owner {
     }
 }
 
+fn strongest(plan: &Plan, have: CapabilitySet) -> Mode {
+    let (rank, why) = rank(Found {
+        namespaces: have.contains(CapabilitySet::SYS_ADMIN) && works(Namespaces::ALL),
+        chroot: have.contains(CapabilitySet::SYS_CHROOT),
+        landlock: landlock::is_available(),
+        user_namespaces: works(Namespaces::ALL_OF_A_USER),
+    });
+    let mode = match rank {
+        Rank::Namespaces => Mode::Namespace(Owner::Host),
+        Rank::UserNamespaces => {
+            Mode::Namespace(Owner::User(Maps::new(&plan.uid_map, &plan.gid_map, have)))
+        }
+        Rank::Chroot => Mode::Chroot,
+        Rank::None => Mode::None,
+    };
+    tracing::info!("sandbox auto: {mode}, because {why}");
+    mode
+}
+
+/// What works here.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    namespaces: bool,
+    chroot: bool,
+    landlock: bool,
+    user_namespaces: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rank {
+    Namespaces,
+    UserNamespaces,
+    Chroot,
+    None,
+}
+
 /// From the strongest to the weakest. Chroot keeps a descriptor from which a way leads to the host's tree: with
 /// Landlock across that way it stands above a user namespace, because it keeps every id; without, below.
-fn strongest(plan: &Plan, have: CapabilitySet) -> Mode {
-    let may_chroot = have.contains(CapabilitySet::SYS_CHROOT);
-    let (mode, why) = if have.contains(CapabilitySet::SYS_ADMIN) && works(Namespaces::ALL) {
+fn rank(found: Found) -> (Rank, &'static str) {
+    if found.namespaces {
         (
-            Mode::Namespace(owner(plan, have)),
+            Rank::Namespaces,
             "CAP_SYS_ADMIN is there and namespaces can be made",
         )
-    } else if may_chroot && landlock::is_available() {
+    } else if found.chroot && found.landlock {
         (
-            Mode::Chroot,
-            "namespaces cannot be made as they are; CAP_SYS_CHROOT and Landlock are there",
+            Rank::Chroot,
+            "namespaces need a CAP_SYS_ADMIN that works; CAP_SYS_CHROOT and Landlock are there",
         )
-    } else if works(Namespaces::ALL_OF_A_USER) {
+    } else if found.user_namespaces {
         (
-            Mode::Namespace(Owner::User(Maps::new(&plan.uid_map, &plan.gid_map, have))),
+            Rank::UserNamespaces,
             "a user namespace can be made, and needs no privilege",
         )
-    } else if may_chroot {
+    } else if found.chroot {
         (
-            Mode::Chroot,
+            Rank::Chroot,
             "no namespaces can be made; CAP_SYS_CHROOT is there, Landlock is not",
         )
     } else {
         (
-            Mode::None,
+            Rank::None,
             "no namespaces can be made, and CAP_SYS_CHROOT is not there",
         )
-    };
-    tracing::info!("sandbox auto: {mode}, because {why}");
-    mode
+    }
 }
 
 /// Tries, in a child that ends at once: a security module may allow the namespace and forbid the mounts.
@@ -84,5 +117,39 @@ fn works(namespaces: Namespaces) -> bool {
             sys::exit_now(u8::from(!done))
         }
         Ok(Forked::Parent(child)) => sys::wait_for(child).is_ok_and(|code| code == 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_strongest_that_works_is_chosen() {
+        let found = |bits: [bool; 4]| {
+            let [namespaces, chroot, landlock, user_namespaces] = bits;
+            Found {
+                namespaces,
+                chroot,
+                landlock,
+                user_namespaces,
+            }
+        };
+        let cases = [
+            ([true, true, true, true], Rank::Namespaces),
+            ([true, false, false, false], Rank::Namespaces),
+            ([false, true, true, true], Rank::Chroot),
+            ([false, true, true, false], Rank::Chroot),
+            // Without Landlock nothing stands in the way that leads out of a chroot.
+            ([false, true, false, true], Rank::UserNamespaces),
+            ([false, true, false, false], Rank::Chroot),
+            ([false, false, true, true], Rank::UserNamespaces),
+            ([false, false, false, true], Rank::UserNamespaces),
+            ([false, false, true, false], Rank::None),
+            ([false, false, false, false], Rank::None),
+        ];
+        for (bits, want) in cases {
+            assert_eq!(rank(found(bits)).0, want, "{bits:?}");
+        }
     }
 }
