@@ -1,7 +1,7 @@
 //! Each request to the function that does its work.
 
 use virtiofs_protocol::{
-    Attr, Context, DirEntries, Entry, Filesystem, GuestPages, HangUp, InitFlags, Negotiated,
+    Attr, Context, DirEntries, Entry, Errno, Filesystem, GuestPages, HangUp, InitFlags, Negotiated,
     NodeId, Opened, Outcome, PageWriter, Readable, Statistics, Writable, op,
 };
 
@@ -32,7 +32,9 @@ impl Filesystem for PassthroughFs {
         wanted
     }
 
-    fn begin(&self, _negotiated: Negotiated) {}
+    fn begin(&self, _negotiated: Negotiated) -> Result<(), Errno> {
+        Ok(())
+    }
 
     fn end(&self, _why: HangUp) {
         self.handles.clear();

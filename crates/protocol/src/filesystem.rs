@@ -88,7 +88,11 @@ pub trait Filesystem: Send + Sync {
     fn wanted(&self) -> InitFlags;
 
     /// A session begins: only the root is known from here on.
-    fn begin(&self, negotiated: Negotiated);
+    ///
+    /// # Errors
+    ///
+    /// Answered to INIT when the operator insists on what the guest does not offer.
+    fn begin(&self, negotiated: Negotiated) -> Result<(), Errno>;
 
     /// The session is over: every node but the root, every open file and lock is dropped.
     ///

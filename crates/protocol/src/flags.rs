@@ -83,6 +83,13 @@ bitflags::bitflags! {
         const PARALLEL_DIRECT_WRITES = 1 << 6;
     }
 
+    /// What SETXATTR in its longer form may ask for (`FUSE_SETXATTR_*`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+    pub struct SetxattrFlags: u32 {
+        /// The set-group-id bit goes with an access ACL: the caller is not in the file's group.
+        const ACL_KILL_SGID = 1 << 0;
+    }
+
     /// What stands in the flags word of `struct fuse_attr` (`FUSE_ATTR_*`).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
     pub struct AttrFlags: u32 {

@@ -36,7 +36,7 @@ mod waiting;
 pub use attributes::{Attr, Attributes, Entry, Statistics, Validity};
 pub use cancel::{Cancel, HangUp};
 pub use filesystem::{Context, Filesystem, Lane, Opened, Outcome, Patience, Refusal};
-pub use flags::{AttrFlags, FallocateMode, FopenFlags, InitFlags, RenameFlags};
+pub use flags::{AttrFlags, FallocateMode, FopenFlags, InitFlags, RenameFlags, SetxattrFlags};
 pub use ids::{Caller, Fh, Gid, Guest, LockOwner, NO_ID, NodeId, Uid, Unique};
 pub use malformed::Malformed;
 pub use name::{LookupName, Name};

@@ -4,6 +4,7 @@ mod extensions;
 mod refused;
 
 use super::*;
+use crate::flags::SetxattrFlags;
 use crate::ids::{Fh, Gid, Guest, Uid};
 use crate::offset::{FileOffset, Timestamp};
 use crate::testing::golden::{self, Bytes, parse};
@@ -68,7 +69,7 @@ fn setxattr_has_the_form_that_was_agreed_on() {
         name: c"user.a",
         value: b"v",
         flags: 2,
-        extended_flags: 1,
+        extended_flags: SetxattrFlags::ACL_KILL_SGID,
     };
     assert_eq!(read, Ok(Op::Setxattr(want)));
     for end in 0..bytes.len() {

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use crate::abi::{GetxattrIn, SetxattrIn, SetxattrInExtended};
 use crate::fields::Fields;
-use crate::flags::InitFlags;
+use crate::flags::{InitFlags, SetxattrFlags};
 use crate::malformed::Malformed;
 
 /// SETXATTR (man 2 setxattr).
@@ -16,8 +16,8 @@ pub struct Setxattr<'a> {
     pub value: &'a [u8],
     /// `XATTR_CREATE`, `XATTR_REPLACE`.
     pub flags: u32,
-    /// `FUSE_SETXATTR_*` where SETXATTR_EXT was negotiated.
-    pub extended_flags: u32,
+    /// More flags, where SETXATTR_EXT was negotiated.
+    pub extended_flags: SetxattrFlags,
 }
 
 impl<'a> Setxattr<'a> {
@@ -25,9 +25,9 @@ impl<'a> Setxattr<'a> {
         let SetxattrIn { size, flags } = *fields.take()?;
         let extended_flags = if agreed.contains(InitFlags::SETXATTR_EXT) {
             let SetxattrInExtended { setxattr_flags, .. } = *fields.take()?;
-            setxattr_flags.get()
+            SetxattrFlags::from_bits_truncate(setxattr_flags.get())
         } else {
-            0
+            SetxattrFlags::empty()
         };
         let name = fields.string()?;
         let value = fields.bytes(size.get().try_into().unwrap_or(usize::MAX))?;

@@ -10,6 +10,7 @@ use crate::abi::{
 use crate::cancel::HangUp;
 use crate::filesystem::{Context, Filesystem, Opened, Outcome, Refusal};
 use crate::op::Op;
+use crate::pages::{GuestPages, PageWriter};
 use crate::reply::ReplySpace;
 use crate::request::Request;
 
@@ -267,14 +268,15 @@ fn short(size: usize) -> u32 {
 fn xattr(
     reply: &mut ReplySpace<'_>,
     size_bytes: usize,
-    get: impl FnOnce(&mut crate::pages::PageWriter<'_>) -> Outcome<usize>,
+    get: impl FnOnce(&mut PageWriter<'_>) -> Outcome<usize>,
 ) -> Outcome<usize> {
     if size_bytes > 0 {
         let mut into = reply.bytes(size_bytes);
         get(&mut into)?;
         return Ok(into.written_bytes());
     }
-    let len = get(&mut reply.bytes(0))?;
+    // Not the reply's own pages: the length goes there.
+    let len = get(&mut PageWriter::new(GuestPages::none()))?;
     put(
         reply,
         &GetxattrOut {

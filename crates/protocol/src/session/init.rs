@@ -44,7 +44,7 @@ impl<F: Filesystem> Session<F> {
             minor,
             flags: op.offered & self.wanted(),
         };
-        self.fs.begin(negotiated);
+        self.fs.begin(negotiated)?;
         self.negotiated
             .store(negotiated.to_bits(), Ordering::Release);
         put(reply, &answer(op, negotiated, self.options))

@@ -78,6 +78,16 @@ impl Stub {
         self.note(call);
         Ok(())
     }
+
+    /// Answers with a text, where there is room asked for.
+    fn text(&self, call: &str, size_bytes: usize, into: &mut PageWriter<'_>) -> Outcome<usize> {
+        self.note(call);
+        if size_bytes == 0 || into.push(TARGET) {
+            Ok(TARGET.len())
+        } else {
+            Err(Refusal::Errno(Errno::INVAL))
+        }
+    }
 }
 
 const ENTRY: DirEntry<'static> = DirEntry {
@@ -92,8 +102,9 @@ impl Filesystem for Stub {
         WANTED
     }
 
-    fn begin(&self, negotiated: Negotiated) {
+    fn begin(&self, negotiated: Negotiated) -> Result<(), Errno> {
         self.note(format!("begin 7.{}", negotiated.minor));
+        Ok(())
     }
 
     fn end(&self, why: HangUp) {
@@ -117,12 +128,35 @@ impl Filesystem for Stub {
     }
 
     fn readlink(&self, _: &Context<'_>, _: NodeId, into: &mut PageWriter<'_>) -> Outcome<()> {
-        self.note("readlink");
-        if into.push(TARGET) {
-            Ok(())
-        } else {
-            Err(Refusal::Errno(Errno::INVAL))
-        }
+        self.text("readlink", TARGET.len(), into).map(drop)
+    }
+
+    fn setxattr(&self, _: &Context<'_>, _: NodeId, _: op::Setxattr<'_>) -> Outcome<()> {
+        self.done("setxattr")
+    }
+
+    fn getxattr(
+        &self,
+        _: &Context<'_>,
+        _: NodeId,
+        op: op::Getxattr<'_>,
+        into: &mut PageWriter<'_>,
+    ) -> Outcome<usize> {
+        self.text("getxattr", op.size_bytes, into)
+    }
+
+    fn listxattr(
+        &self,
+        _: &Context<'_>,
+        _: NodeId,
+        op: op::Listxattr,
+        into: &mut PageWriter<'_>,
+    ) -> Outcome<usize> {
+        self.text("listxattr", op.size_bytes, into)
+    }
+
+    fn removexattr(&self, _: &Context<'_>, _: NodeId, _: op::Removexattr<'_>) -> Outcome<()> {
+        self.done("removexattr")
     }
 
     fn symlink(&self, _: &Context<'_>, _: NodeId, _: op::Symlink<'_>) -> Outcome<Entry> {

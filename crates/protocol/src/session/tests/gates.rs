@@ -40,10 +40,6 @@ fn unknown_requests_are_not_implemented() {
 /// Each row of SEMANTICS.md that says "not yet".
 const UNSERVED: &[Opcode] = &[
     Opcode::Tmpfile,
-    Opcode::Setxattr,
-    Opcode::Getxattr,
-    Opcode::Listxattr,
-    Opcode::Removexattr,
     Opcode::Getlk,
     Opcode::Setlk,
     Opcode::Setlkw,

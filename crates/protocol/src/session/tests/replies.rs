@@ -30,7 +30,8 @@ fn body_bytes(opcode: Opcode) -> Option<usize> {
         Opcode::Flush | Opcode::Fsync | Opcode::Release | Opcode::Fsyncdir => Some(0),
         Opcode::Releasedir | Opcode::Syncfs | Opcode::Fallocate | Opcode::Destroy => Some(0),
         Opcode::Forget | Opcode::BatchForget | Opcode::Interrupt | Opcode::Tmpfile => None,
-        Opcode::Setxattr | Opcode::Getxattr | Opcode::Listxattr | Opcode::Removexattr => None,
+        Opcode::Getxattr | Opcode::Listxattr => Some(stub_target_bytes()),
+        Opcode::Setxattr | Opcode::Removexattr => Some(0),
         Opcode::Getlk | Opcode::Setlk | Opcode::Setlkw | Opcode::Statx | Opcode::Access => None,
         Opcode::Ioctl | Opcode::Poll | Opcode::Bmap => None,
         Opcode::Setupmapping | Opcode::Removemapping => None,
@@ -78,8 +79,12 @@ fn replies_one_byte_too_long_are_refused() {
         let answered = Message::golden(opcode).room(16 + bytes - 1).serve(&session);
         assert_eq!(answered, Answered::Error(Errno::INVAL), "{opcode:?}");
         let heard = session.filesystem().calls();
-        // A READLINK changes nothing, and only the file system knows how long its target is.
-        assert_eq!(heard.is_empty(), opcode != Opcode::Readlink, "{opcode:?}");
+        // These change nothing, and only the file system knows how long its answer is.
+        let asks_for_text = matches!(
+            opcode,
+            Opcode::Readlink | Opcode::Getxattr | Opcode::Listxattr
+        );
+        assert_eq!(heard.is_empty(), !asks_for_text, "{opcode:?}");
     }
 }
 
@@ -106,6 +111,19 @@ fn contents_are_cut_to_the_size_asked_for() {
         read.arguments[16..20].copy_from_slice(&size.to_ne_bytes());
         let answered = read.serve(&active(Access::ReadWrite));
         assert_eq!(answered.body_bytes(), usize::try_from(size).ok());
+    }
+}
+
+/// `struct fuse_getxattr_out`: the length, and four bytes of padding.
+#[test]
+fn attributes_asked_for_without_room_are_answered_with_their_length() {
+    let length = u32::try_from(stub_target_bytes()).unwrap();
+    for opcode in [Opcode::Getxattr, Opcode::Listxattr] {
+        let mut ask = Message::golden(opcode);
+        ask.arguments[..4].copy_from_slice(&0_u32.to_ne_bytes());
+        let answered = ask.serve(&active(Access::ReadWrite));
+        let want = Answered::Body(Bytes::new().u32(length).u32(0).0);
+        assert_eq!(answered, want, "{opcode:?}");
     }
 }
 

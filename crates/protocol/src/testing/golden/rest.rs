@@ -2,7 +2,7 @@
 
 use super::{Bytes, Golden, golden};
 use crate::abi::ForgetOne;
-use crate::flags::InitFlags;
+use crate::flags::{InitFlags, SetxattrFlags};
 use crate::ids::{Fh, Unique};
 use crate::offset::FileOffset;
 use crate::op::{
@@ -70,7 +70,7 @@ fn extended_attributes() -> Vec<Golden> {
                 name: c"user.a",
                 value: b"va\0ue",
                 flags: 1,
-                extended_flags: 0,
+                extended_flags: SetxattrFlags::empty(),
             }),
         ),
         golden(
