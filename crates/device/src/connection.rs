@@ -2,11 +2,12 @@
 
 mod queues;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{AtFlags, StatxFlags, statx};
 use rustix::io::Errno;
 use virtiofs_protocol::{Filesystem, HangUp, Session};
 
@@ -320,9 +321,9 @@ fn region(message: &Message, start: usize) -> Option<RegionLayout> {
 }
 
 fn map(layout: RegionLayout, descriptor: &std::os::fd::OwnedFd) -> Result<Region, String> {
-    let stat = rustix::fs::fstat(descriptor.as_fd())
-        .map_err(|errno| format!("memory descriptor: {errno}"))?;
-    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    let size = statx(descriptor, c"", AtFlags::EMPTY_PATH, StatxFlags::SIZE)
+        .map_err(|errno| format!("memory descriptor: {errno}"))?
+        .stx_size;
     let end = layout.file_offset.checked_add(layout.len);
     // Touching memory behind the file's end would be a SIGBUS.
     if end.is_none_or(|end| end > size) {

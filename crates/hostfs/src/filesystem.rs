@@ -6,7 +6,12 @@ use virtiofs_protocol::{
 };
 
 use crate::PassthroughFs;
-use crate::options::{KillPrivilegesV2, ReaddirPlus, Submounts, Writeback};
+use crate::options::{KillPrivilegesV2, PosixAcl, ReaddirPlus, Submounts, Writeback};
+
+/// What ACLs take: the umask, which a default ACL replaces, is then applied here.
+const POSIX_ACLS: InitFlags = InitFlags::POSIX_ACL
+    .union(InitFlags::DONT_MASK)
+    .union(InitFlags::SETXATTR_EXT);
 
 impl Filesystem for PassthroughFs {
     fn wanted(&self) -> InitFlags {
@@ -29,10 +34,21 @@ impl Filesystem for PassthroughFs {
         if options.kill_privileges == KillPrivilegesV2::On {
             wanted |= InitFlags::HANDLE_KILLPRIV_V2;
         }
+        if self.options.posix_acl != PosixAcl::Off {
+            wanted |= POSIX_ACLS;
+        }
         wanted
     }
 
-    fn begin(&self, _negotiated: Negotiated) -> Result<(), Errno> {
+    fn begin(&self, negotiated: Negotiated) -> Result<(), Errno> {
+        let acls = negotiated.flags.contains(POSIX_ACLS);
+        if self.options.posix_acl == PosixAcl::Required && !acls {
+            tracing::error!(
+                "the guest's kernel has no POSIX ACLs on virtio-fs, and --posix-acl=always asks for them: \
+                 use --posix-acl=auto or a newer kernel"
+            );
+            return Err(Errno::PROTO);
+        }
         Ok(())
     }
 
@@ -197,5 +213,33 @@ impl Filesystem for PassthroughFs {
         op: op::CopyFileRange,
     ) -> Outcome<u64> {
         self.op_copy_file_range(cx, op)
+    }
+
+    fn setxattr(&self, cx: &Context<'_>, node: NodeId, op: op::Setxattr<'_>) -> Outcome<()> {
+        self.op_setxattr(cx, node, op)
+    }
+
+    fn getxattr(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        op: op::Getxattr<'_>,
+        into: &mut PageWriter<'_>,
+    ) -> Outcome<usize> {
+        self.op_getxattr(cx, node, op, into)
+    }
+
+    fn listxattr(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        op: op::Listxattr,
+        into: &mut PageWriter<'_>,
+    ) -> Outcome<usize> {
+        self.op_listxattr(cx, node, op, into)
+    }
+
+    fn removexattr(&self, cx: &Context<'_>, node: NodeId, op: op::Removexattr<'_>) -> Outcome<()> {
+        self.op_removexattr(cx, node, op)
     }
 }

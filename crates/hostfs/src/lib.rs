@@ -9,6 +9,7 @@
 //! - `inode` knows every inode that the guest looked up: by number, by identity, by name;
 //! - `retired` keeps what was forgotten until there is time to close it;
 //! - `handle` knows what is open; `mounts` what kind of store holds it; `acting_as` who asks;
+//! - `xattr_rules` gives extended attributes their names on the other side;
 //! - `sys` makes the system calls: a name reaches them as `Name`, or not at all.
 
 mod acting_as;
@@ -28,11 +29,16 @@ mod slab;
 mod sys;
 #[cfg(test)]
 mod testing;
+mod xattr_rules;
 
 pub use cache::CachePolicy;
-pub use options::{DirectIo, KillPrivilegesV2, Options, ReaddirPlus, Submounts, Writeback};
+pub use options::{
+    DirectIo, KillPrivilegesV2, Options, PosixAcl, ReaddirPlus, Submounts, Writeback, XattrPolicy,
+};
 pub use root::SharedRoot;
+pub use xattr_rules::{BadXattrMap, XattrRules};
 
+use std::ffi::CString;
 use std::os::fd::AsFd;
 
 use rustix::fs::FileType;
@@ -57,6 +63,8 @@ pub struct PassthroughFs {
     handles: Handles,
     mounts: Mounts,
     retired: Retired,
+    /// The host's name of `security.capability`, where it has another one.
+    renamed_capability: Option<CString>,
 }
 
 impl PassthroughFs {
@@ -73,6 +81,7 @@ impl PassthroughFs {
             handles: Handles::new(),
             mounts: Mounts::default(),
             retired: Retired::default(),
+            renamed_capability: ops::xattr::renamed_capability(&options.xattr),
             service: Service::of_this_thread(),
             root,
             options,

@@ -9,6 +9,7 @@ pub(crate) mod remove;
 pub(crate) mod rename;
 pub(crate) mod space;
 pub(crate) mod sync;
+pub(crate) mod xattr;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

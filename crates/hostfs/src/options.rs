@@ -3,6 +3,7 @@
 use virtiofs_protocol::Validity;
 
 use crate::cache::CachePolicy;
+use crate::xattr_rules::XattrRules;
 
 /// Whether the guest caches writes (`--writeback`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +50,28 @@ pub enum DirectIo {
     PassedOn,
 }
 
+/// Whether the guest sees extended attributes (`--xattr`, `--xattrmap`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum XattrPolicy {
+    /// It is told that there are none.
+    Off,
+    /// It does, by these rules.
+    On(XattrRules),
+}
+
+/// Whether the guest's ACLs are enforced on both sides (`--posix-acl`). Needs extended attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PosixAcl {
+    /// Their attributes are refused.
+    Off,
+    /// Where the guest offers it.
+    IfOffered,
+    /// A guest that does not offer it is refused.
+    Required,
+}
+
 /// Choices and limits of a [`PassthroughFs`](crate::PassthroughFs).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// How long the guest may believe what it was told.
     pub cache: CachePolicy,
@@ -66,6 +87,10 @@ pub struct Options {
     pub kill_privileges: KillPrivilegesV2,
     /// Whether `O_DIRECT` is passed on.
     pub direct_io: DirectIo,
+    /// Whether extended attributes are passed.
+    pub xattr: XattrPolicy,
+    /// Whether ACLs are.
+    pub posix_acl: PosixAcl,
     /// Most inodes known to the guest at once; `None` is no limit. ENOMEM beyond.
     pub max_inodes: Option<u64>,
     /// Most descriptors kept for inodes; open files come on top.
@@ -82,6 +107,8 @@ impl Default for Options {
             submounts: Submounts::Announced,
             kill_privileges: KillPrivilegesV2::On,
             direct_io: DirectIo::Ignored,
+            xattr: XattrPolicy::Off,
+            posix_acl: PosixAcl::Off,
             max_inodes: None,
             descriptor_budget: 512,
         }

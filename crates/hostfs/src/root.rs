@@ -13,6 +13,9 @@ pub struct SharedRoot {
 
 impl SharedRoot {
     /// Takes the share (`O_PATH` or opened for reading) and `/proc/self/fd` of this very process.
+    ///
+    /// Where extended attributes are passed, `/proc/self/fd` has to be the working directory of the threads that
+    /// serve: Linux before 6.13 reaches them by path only, and only so without opening the file.
     pub fn new(directory: OwnedFd, proc_self_fd: OwnedFd) -> Self {
         Self {
             directory,

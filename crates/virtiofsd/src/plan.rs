@@ -2,14 +2,19 @@
 
 use std::path::PathBuf;
 
-use virtiofs_hostfs::{CachePolicy, DirectIo, KillPrivilegesV2, ReaddirPlus, Submounts, Writeback};
+use std::os::unix::ffi::OsStrExt;
+
+use virtiofs_hostfs::{
+    CachePolicy, DirectIo, KillPrivilegesV2, PosixAcl, ReaddirPlus, Submounts, Writeback,
+    XattrPolicy, XattrRules,
+};
 use virtiofs_protocol::{Access, SessionOptions, Validity};
 
-use crate::cli::Cli;
 use crate::cli::values::{
     CacheName, CapabilityChanges, FileHandlesName, IdMapEntry, LevelName, Negotiable, PollWindow,
     SandboxName, SeccompName,
 };
+use crate::cli::{AttributeArgs, Cli};
 
 /// What `--print-capabilities` shows (vhost-user.json of the vhost-user back-end conventions).
 pub const CAPABILITIES: &str =
@@ -170,12 +175,6 @@ fn nothing_to_share() -> PlanError {
 /// Never accepted and ignored: what is not built yet ends the start.
 fn refuse_what_is_missing(cli: &Cli) -> Result<(), PlanError> {
     let missing = [
-        ("--xattr", cli.attributes.xattr),
-        ("--xattrmap", cli.attributes.xattrmap.is_some()),
-        (
-            "--posix-acl",
-            cli.attributes.posix_acl == Some(Negotiable::Always),
-        ),
         (
             "--security-label",
             cli.attributes.security_label == Some(Negotiable::Always),
@@ -330,9 +329,28 @@ fn filesystem(cli: &Cli) -> Result<virtiofs_hostfs::Options, PlanError> {
         } else {
             DirectIo::Ignored
         },
+        xattr: xattr(&cli.attributes)?,
+        posix_acl: match cli.attributes.posix_acl {
+            None | Some(Negotiable::Never) => PosixAcl::Off,
+            Some(Negotiable::Auto) => PosixAcl::IfOffered,
+            Some(Negotiable::Always) => PosixAcl::Required,
+        },
         max_inodes: cli.resources.max_inodes.map(std::num::NonZeroU64::get),
         ..virtiofs_hostfs::Options::default()
     })
+}
+
+/// A map implies attributes, and so do ACLs, which are attributes.
+fn xattr(attributes: &AttributeArgs) -> Result<XattrPolicy, PlanError> {
+    let acls = !matches!(attributes.posix_acl, None | Some(Negotiable::Never));
+    let map = match &attributes.xattrmap {
+        Some(map) => map.as_bytes(),
+        None if attributes.xattr || acls => b":ok:all:::",
+        None => return Ok(XattrPolicy::Off),
+    };
+    let rules =
+        XattrRules::parse(map).map_err(|why| PlanError::Usage(format!("--xattrmap: {why}")))?;
+    Ok(XattrPolicy::On(rules))
 }
 
 /// What holds less than its words say, one line each.
@@ -342,10 +360,6 @@ fn warnings(cli: &Cli) -> Vec<String> {
         (
             cli.share.inode_file_handles == Some(FileHandlesName::Prefer),
             "--inode-file-handles=prefer: no file handles are used; inodes are held by descriptors and names",
-        ),
-        (
-            auto(cli.attributes.posix_acl),
-            "--posix-acl=auto: access control lists are not built yet, and not offered",
         ),
         (
             auto(cli.attributes.security_label),

@@ -287,6 +287,9 @@ pub fn enter(plan: &Plan, kind: Kind, server: Server) -> Result<Confined, Sandbo
             (proc_self_fd, root)
         }
     };
+    // Extended attributes are reached by a descriptor's name in there, and by nothing else.
+    rustix::process::fchdir(&proc_self_fd)
+        .map_err(step("chdir to /proc/self/fd", "is /proc mounted?"))?;
     no_more_privileges()?;
     landlock::restrict_to(root.as_fd(), kind, plan.session.access)?;
     capabilities::keep_only(capabilities::of_the_server(plan, &mode)?)?;
@@ -296,7 +299,8 @@ pub fn enter(plan: &Plan, kind: Kind, server: Server) -> Result<Confined, Sandbo
         die_with_the_helper()?;
         still_has_a_helper(lifeline)?;
     }
-    seccomp::install(plan.seccomp, seccomp::Process::Server).map_err(SandboxError::Seccomp)?;
+    seccomp::install(plan.seccomp, seccomp::Process::Server(&plan.filesystem))
+        .map_err(SandboxError::Seccomp)?;
     Ok(Confined {
         root,
         proc_self_fd,

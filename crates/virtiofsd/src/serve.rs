@@ -67,7 +67,7 @@ fn forget(listen: &Listen) {
 fn session(plan: &Plan, confined: Confined, limit: u64) -> Result<Arc<Session<PassthroughFs>>> {
     let options = virtiofs_hostfs::Options {
         descriptor_budget: limits::descriptor_budget(limit),
-        ..plan.filesystem
+        ..plan.filesystem.clone()
     };
     let root = SharedRoot::new(confined.root, confined.proc_self_fd);
     let fs = PassthroughFs::new(root, options)

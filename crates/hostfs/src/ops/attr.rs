@@ -44,6 +44,9 @@ impl PassthroughFs {
         let node = self.node(cx, node)?;
         let held = self.descriptor(&node)?;
         let held = held.as_fd();
+        if op.size.is_some() || op.guest_uid.is_some() || op.guest_gid.is_some() {
+            self.drop_renamed_capability(cx, held)?;
+        }
         // The owner first: chown(2) takes set-id bits away that a mode in the same request states.
         if op.guest_uid.is_some() || op.guest_gid.is_some() {
             let (uid, gid) = (op.guest_uid.map(owner_uid), op.guest_gid.map(owner_gid));

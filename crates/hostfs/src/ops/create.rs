@@ -5,11 +5,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, linkat, makedev, mkdirat, mknodat, openat, symlinkat,
-};
+use rustix::fs::{AtFlags, FileType, OFlags, linkat, makedev, mkdirat, mknodat, openat, symlinkat};
 use rustix::path::DecInt;
-use virtiofs_protocol::op::{Create, Extras, Link, Mkdir, Mknod, NodeKind, Permissions, Symlink};
+use virtiofs_protocol::op::{Create, Extras, Link, Mkdir, Mknod, NodeKind, Symlink};
 use virtiofs_protocol::{
     Context, Entry, Errno, Filesystem, Name, NodeId, Opened, Outcome, Refusal,
 };
@@ -33,8 +31,9 @@ impl PassthroughFs {
         op: Mkdir<'_>,
     ) -> Outcome<Entry> {
         let (parent, directory) = self.directory(cx, parent)?;
+        let mode = self.masked(cx, &directory, op.mode, op.umask)?;
         self.as_caller(cx, op.extras, || {
-            mkdirat(&directory, op.name.as_c_str(), mode(op.mode))
+            mkdirat(&directory, op.name.as_c_str(), mode)
         })?;
         Ok(self.made(cx, &parent, directory.as_fd(), op.name)?)
     }
@@ -55,8 +54,9 @@ impl PassthroughFs {
         };
         let (major, minor) = decoded_device(device);
         let device = makedev(major, minor);
+        let mode = self.masked(cx, &directory, op.mode, op.umask)?;
         self.as_caller(cx, op.extras, || {
-            mknodat(&directory, op.name.as_c_str(), kind, mode(op.mode), device)
+            mknodat(&directory, op.name.as_c_str(), kind, mode, device)
         })?;
         Ok(self.made(cx, &parent, directory.as_fd(), op.name)?)
     }
@@ -124,8 +124,9 @@ impl PassthroughFs {
     ) -> Result<OwnedFd, Errno> {
         let flags = self.host_flags(cx, op.options.guest_flags) - OFlags::TRUNC;
         let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = self.masked(cx, directory, op.mode, op.umask)?;
         self.as_caller(cx, op.extras, || {
-            openat(directory, op.name.as_c_str(), flags, mode(op.mode))
+            openat(directory, op.name.as_c_str(), flags, mode)
         })
     }
 
@@ -203,8 +204,4 @@ impl PassthroughFs {
         let acting = ActingAs::caller(self.service, cx.caller, extras)?;
         acting.make(make)
     }
-}
-
-fn mode(permissions: Permissions) -> Mode {
-    Mode::from_raw_mode(permissions.bits())
 }

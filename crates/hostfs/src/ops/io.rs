@@ -50,6 +50,9 @@ impl PassthroughFs {
         let flags = self.host_flags(cx, options.guest_flags);
         let held = self.descriptor(node)?;
         let kill = options.kill_privileges == KillPrivileges::Yes && flags.contains(OFlags::TRUNC);
+        if flags.contains(OFlags::TRUNC) {
+            self.drop_renamed_capability(cx, &held)?;
+        }
         let _kill = if kill {
             Some(WithoutSetid::begin()?)
         } else {
@@ -133,6 +136,7 @@ impl PassthroughFs {
             (Placement::Append, WriteOrigin::Caller) => RWF_APPEND,
             (Placement::Append, WriteOrigin::PageCache) | (Placement::Offset, _) => 0,
         };
+        self.drop_renamed_capability(cx, file)?;
         let _kill = match op.kill_privileges {
             KillPrivileges::Yes => Some(WithoutSetid::begin()?),
             KillPrivileges::No => None,

@@ -29,10 +29,13 @@ fn what_cannot_be_done_is_refused_in_one_line() {
             "--shared-dir /d --fd 3 --tag 1234567890123456789012345678901234567",
             "a tag has 1 to 36 bytes",
         ),
-        ("--shared-dir /d --fd 3 --xattr", "--xattr is not built yet"),
+        (
+            "--shared-dir /d --fd 3 --xattrmap=:good:all:::",
+            "--xattrmap: rule 1 has the type 'good'",
+        ),
         (
             "--fd=3 -o source=/d,xattr,flock,posix_lock",
-            "--xattr is not built yet",
+            "--flock is not built yet",
         ),
         (
             "--shared-dir /d --fd 3 --inode-file-handles=mandatory",

@@ -12,13 +12,15 @@ use seccompiler::{
     SeccompRule, TargetArch, apply_filter_all_threads,
 };
 
+use virtiofs_hostfs::{Options, XattrPolicy};
+
 use crate::cli::values::SeccompName;
 
 /// Whose calls are filtered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Process {
-    /// The one that serves the share.
-    Server,
+#[derive(Clone, Copy, Debug)]
+pub enum Process<'a> {
+    /// The one that serves the share, with these choices.
+    Server(&'a Options),
     /// The one outside the sandbox, which waits for it.
     Helper,
 }
@@ -28,8 +30,6 @@ const SERVER: &[libc::c_long] = &[
     // Data, attributes and names of files.
     libc::SYS_openat,
     libc::SYS_statx,
-    libc::SYS_fstat,
-    libc::SYS_newfstatat,
     libc::SYS_preadv2,
     libc::SYS_pwritev2,
     libc::SYS_getdents64,
@@ -71,7 +71,6 @@ const SERVER: &[libc::c_long] = &[
     libc::SYS_ppoll,
     libc::SYS_eventfd2,
     libc::SYS_munmap,
-    libc::SYS_shutdown,
     // Threads and memory of our own.
     libc::SYS_clone3,
     libc::SYS_futex,
@@ -85,7 +84,6 @@ const SERVER: &[libc::c_long] = &[
     libc::SYS_mremap,
     libc::SYS_brk,
     libc::SYS_sched_getaffinity,
-    libc::SYS_sched_yield,
     libc::SYS_gettid,
     libc::SYS_getpid,
     libc::SYS_tgkill,
@@ -98,6 +96,14 @@ const SERVER: &[libc::c_long] = &[
     libc::SYS_getegid,
     libc::SYS_exit,
     libc::SYS_exit_group,
+];
+
+/// What extended attributes take on top.
+const XATTR: &[libc::c_long] = &[
+    libc::SYS_getxattr,
+    libc::SYS_setxattr,
+    libc::SYS_listxattr,
+    libc::SYS_removexattr,
 ];
 
 /// What the helper calls, with any arguments.
@@ -189,14 +195,14 @@ const F_GETFD: u64 = 1;
 const F_GETFL: u64 = 3;
 const F_DUPFD_CLOEXEC: u64 = 1030;
 
-const _: () = assert!(SERVER.len() + BY_ARGUMENT.len() <= 75);
+const _: () = assert!(SERVER.len() + XATTR.len() + BY_ARGUMENT.len() <= 75);
 
 /// Filters every thread from here on.
 ///
 /// # Errors
 ///
 /// What the filter's compiler or the kernel says.
-pub fn install(mode: SeccompName, process: Process) -> Result<(), String> {
+pub fn install(mode: SeccompName, process: Process<'_>) -> Result<(), String> {
     let refused = match mode {
         SeccompName::None => return Ok(()),
         SeccompName::Kill => SeccompAction::KillProcess,
@@ -209,13 +215,17 @@ pub fn install(mode: SeccompName, process: Process) -> Result<(), String> {
     apply(rules(process)?, refused, SeccompAction::Allow)
 }
 
-fn rules(process: Process) -> Result<BTreeMap<i64, Vec<SeccompRule>>, String> {
-    let plain = match process {
-        Process::Server => SERVER,
-        Process::Helper => HELPER,
+fn rules(process: Process<'_>) -> Result<BTreeMap<i64, Vec<SeccompRule>>, String> {
+    let lists = match process {
+        Process::Server(options) if options.xattr != XattrPolicy::Off => [SERVER, XATTR],
+        Process::Server(_) => [SERVER, &[]],
+        Process::Helper => [HELPER, &[]],
     };
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        plain.iter().map(|number| (*number, Vec::new())).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = lists
+        .into_iter()
+        .flatten()
+        .map(|number| (*number, Vec::new()))
+        .collect();
     for call in BY_ARGUMENT {
         let alternatives = call
             .allowed
