@@ -1,8 +1,8 @@
 //! Each request to the function that does its work.
 
 use virtiofs_protocol::{
-    Attr, Context, DirEntries, Entry, Errno, Filesystem, GuestPages, HangUp, InitFlags, Negotiated,
-    NodeId, Opened, Outcome, PageWriter, Readable, Statistics, Writable, op,
+    Attr, Context, DirEntries, Entry, Errno, ExtendedAttr, Filesystem, GuestPages, HangUp,
+    InitFlags, Negotiated, NodeId, Opened, Outcome, PageWriter, Readable, Statistics, Writable, op,
 };
 
 use crate::PassthroughFs;
@@ -77,6 +77,14 @@ impl Filesystem for PassthroughFs {
         self.op_getattr(cx, node, op)
     }
 
+    fn statx(&self, cx: &Context<'_>, node: NodeId, op: op::Statx) -> Outcome<ExtendedAttr> {
+        self.op_statx(cx, node, op)
+    }
+
+    fn ioctl(&self, cx: &Context<'_>, _node: NodeId, op: op::Ioctl<'_>) -> Outcome<Vec<u8>> {
+        self.op_ioctl(cx, op)
+    }
+
     fn setattr(&self, cx: &Context<'_>, node: NodeId, op: op::Setattr) -> Outcome<Attr> {
         self.op_setattr(cx, node, op)
     }
@@ -104,6 +112,15 @@ impl Filesystem for PassthroughFs {
         op: op::Create<'_>,
     ) -> Outcome<(Entry, Opened)> {
         self.op_create(cx, parent, op)
+    }
+
+    fn tmpfile(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        op: op::Tmpfile,
+    ) -> Outcome<(Entry, Opened)> {
+        self.op_tmpfile(cx, parent, op)
     }
 
     fn link(&self, cx: &Context<'_>, parent: NodeId, op: op::Link<'_>) -> Outcome<Entry> {

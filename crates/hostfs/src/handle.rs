@@ -68,6 +68,19 @@ impl DirectoryRef {
     }
 }
 
+/// A handle of either kind that is in use.
+#[derive(Debug)]
+pub(crate) struct HandleRef(Arc<Row<Handle>>);
+
+impl HandleRef {
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        match &self.0.value {
+            Handle::File(file) => file.descriptor.as_fd(),
+            Handle::Directory(directory) => directory.descriptor.as_fd(),
+        }
+    }
+}
+
 /// All handles.
 #[derive(Debug)]
 pub(crate) struct Handles(Slab<Handle>);
@@ -108,6 +121,15 @@ impl Handles {
             .get(handle.raw())
             .map(DirectoryRef)
             .ok_or(Errno::BADF)
+    }
+
+    /// Finds what is open, a file or a directory.
+    ///
+    /// # Errors
+    ///
+    /// EBADF when nothing of this number is open.
+    pub(crate) fn any(&self, handle: Fh) -> Result<HandleRef, Errno> {
+        self.0.get(handle.raw()).map(HandleRef).ok_or(Errno::BADF)
     }
 
     /// Gives a number back; the descriptor closes when its last request is done.

@@ -4,6 +4,7 @@ pub(crate) mod attr;
 pub(crate) mod create;
 pub(crate) mod dir;
 pub(crate) mod io;
+pub(crate) mod ioctl;
 pub(crate) mod lookup;
 pub(crate) mod remove;
 pub(crate) mod rename;

@@ -3,6 +3,7 @@
 //! Names reach a system call as [`Name`] only; everything else is about a
 //! descriptor. `unsafe` is for the calls that rustix lacks, in [`raw`].
 
+pub(crate) mod ioctl;
 pub(crate) mod raw;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -41,6 +42,20 @@ pub(crate) fn hold(directory: impl AsFd, name: Name<'_>) -> Result<OwnedFd, Errn
         name.as_c_str(),
         OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::empty(),
+    )
+}
+
+/// Makes a regular file without a name in a directory and opens it (`O_TMPFILE`, man 2 open).
+pub(crate) fn make_nameless(
+    directory: impl AsFd,
+    flags: OFlags,
+    mode: Mode,
+) -> Result<OwnedFd, Errno> {
+    openat(
+        directory,
+        c".",
+        flags | OFlags::TMPFILE | OFlags::CLOEXEC,
+        mode,
     )
 }
 

@@ -5,7 +5,7 @@
 
 use rustix::io::Errno;
 
-use crate::attributes::{Attr, Entry, Statistics};
+use crate::attributes::{Attr, Entry, ExtendedAttr, Statistics};
 use crate::cancel::{Cancel, HangUp};
 use crate::flags::{FopenFlags, InitFlags};
 use crate::ids::{Caller, Fh, NodeId, Unique};
@@ -110,6 +110,16 @@ pub trait Filesystem: Send + Sync {
 
     /// Looks at a node.
     fn getattr(&self, cx: &Context<'_>, node: NodeId, op: op::Getattr) -> Outcome<Attr>;
+
+    /// Looks at a node, its birth included.
+    fn statx(&self, _cx: &Context<'_>, _node: NodeId, _op: op::Statx) -> Outcome<ExtendedAttr> {
+        not_there()
+    }
+
+    /// Carries out a command of the list; returns its output, at most `op.output_bytes` long. ENOTTY for others.
+    fn ioctl(&self, _cx: &Context<'_>, _node: NodeId, _op: op::Ioctl<'_>) -> Outcome<Vec<u8>> {
+        not_there()
+    }
 
     /// Changes attributes; all or, where one fails, those before it in the order owner, mode, size, times.
     fn setattr(&self, cx: &Context<'_>, node: NodeId, op: op::Setattr) -> Outcome<Attr>;

@@ -33,7 +33,7 @@ mod session;
 mod testing;
 mod waiting;
 
-pub use attributes::{Attr, Attributes, Entry, Statistics, Validity};
+pub use attributes::{Attr, Attributes, Entry, ExtendedAttr, Statistics, Validity};
 pub use cancel::{Cancel, HangUp};
 pub use filesystem::{Context, Filesystem, Lane, Opened, Outcome, Patience, Refusal};
 pub use flags::{AttrFlags, FallocateMode, FopenFlags, InitFlags, RenameFlags, SetxattrFlags};

@@ -3,13 +3,16 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Statx, Timespec, Timestamps, chmodat, chownat, ftruncate,
-    readlinkat_raw, utimensat,
+    AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, Timespec, Timestamps, chmodat, chownat,
+    ftruncate, readlinkat_raw, utimensat,
 };
 use rustix::path::DecInt;
-use virtiofs_protocol::op::{Getattr, KillPrivileges, Permissions, Setattr, Symlink, TimeChange};
+use virtiofs_protocol::op::{
+    self, Getattr, KillPrivileges, Permissions, Setattr, Symlink, TimeChange,
+};
 use virtiofs_protocol::{
-    Attr, AttrFlags, Context, Errno, FileOffset, NodeId, Outcome, PageWriter, Refusal,
+    Attr, AttrFlags, Context, Errno, ExtendedAttr, Fh, FileOffset, NodeId, Outcome, PageWriter,
+    Refusal,
 };
 
 use crate::PassthroughFs;
@@ -24,13 +27,37 @@ const UTIME_OMIT: i64 = 0x3fff_fffe;
 
 impl PassthroughFs {
     pub(crate) fn op_getattr(&self, cx: &Context<'_>, node: NodeId, op: Getattr) -> Outcome<Attr> {
+        Ok(self.attr(&self.stat_or_open_file(cx, node, op.file)?))
+    }
+
+    pub(crate) fn op_statx(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        op: op::Statx,
+    ) -> Outcome<ExtendedAttr> {
+        let stat = self.stat_or_open_file(cx, node, op.file)?;
+        let knows_birth = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+        Ok(ExtendedAttr {
+            attr: self.attr(&stat),
+            birth: knows_birth.then_some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec)),
+            device: (stat.stx_dev_major, stat.stx_dev_minor),
+        })
+    }
+
+    fn stat_or_open_file(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        file: Option<Fh>,
+    ) -> Outcome<Statx> {
         let node = self.node(cx, node)?;
-        let stat = match (self.stat(&node), op.file) {
+        let stat = match (self.stat(&node), file) {
             // Lost on the host, but still open here: the open file is the inode.
             (Err(Errno::STALE), Some(file)) => sys::stat_fd(self.handles.file(file)?.file()?)?,
             (stat, _) => stat?,
         };
-        Ok(self.attr(&stat))
+        Ok(stat)
     }
 
     fn attr(&self, stat: &Statx) -> Attr {

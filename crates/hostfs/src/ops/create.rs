@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, OFlags, linkat, makedev, mkdirat, mknodat, openat, symlinkat};
 use rustix::path::DecInt;
-use virtiofs_protocol::op::{Create, Extras, Link, Mkdir, Mknod, NodeKind, Symlink};
+use virtiofs_protocol::op::{Create, Extras, Link, Mkdir, Mknod, NodeKind, Symlink, Tmpfile};
 use virtiofs_protocol::{
     Context, Entry, Errno, Filesystem, Name, NodeId, Opened, Outcome, Refusal,
 };
@@ -128,6 +128,28 @@ impl PassthroughFs {
         self.as_caller(cx, op.extras, || {
             openat(directory, op.name.as_c_str(), flags, mode)
         })
+    }
+
+    /// Makes a file without a name; a LINK may give it one later.
+    pub(crate) fn op_tmpfile(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        op: Tmpfile,
+    ) -> Outcome<(Entry, Opened)> {
+        let (parent, directory) = self.directory(cx, parent)?;
+        let flags = self.host_flags(cx, op.options.guest_flags) - OFlags::TRUNC;
+        let mode = self.masked(cx, &directory, op.mode, op.umask)?;
+        let file = self.as_caller(cx, op.extras, || {
+            sys::make_nameless(&directory, flags, mode)
+        })?;
+        let stat = sys::stat_fd(&file)?;
+        let held = sys::reopen(self.root.proc_self_fd.as_fd(), file.as_fd(), OFlags::PATH)?;
+        let node = self.enter_unnamed(held, &stat)?;
+        let entry = self.entry(cx, &parent, &node, &stat);
+        let opened = self.opened(&node, file, op.options.guest_flags);
+        let opened = opened.inspect_err(|_| self.forget(entry.node, 1))?;
+        Ok((entry, opened))
     }
 
     fn created(

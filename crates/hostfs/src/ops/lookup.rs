@@ -92,7 +92,7 @@ impl PassthroughFs {
     }
 
     /// Enters what a descriptor holds, with one lookup.
-    fn enter_unnamed(&self, held: OwnedFd, stat: &Statx) -> Result<Node, Errno> {
+    pub(crate) fn enter_unnamed(&self, held: OwnedFd, stat: &Statx) -> Result<Node, Errno> {
         let mount = self
             .mounts
             .get(stat.stx_mnt_id, held.as_fd(), tells_birth(stat))?;

@@ -22,7 +22,7 @@ pub(crate) const IOV_MAX: usize = 1024;
 const _: () = assert!(size_of::<IoVec>() == size_of::<libc::iovec>());
 const _: () = assert!(align_of::<IoVec>() == align_of::<libc::iovec>());
 
-fn last_errno() -> Errno {
+pub(super) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 

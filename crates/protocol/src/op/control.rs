@@ -1,6 +1,6 @@
 //! Requests about the session, and those that no file system of a host serves.
 
-use crate::abi::{BmapIn, InitIn, InitInExtended, InterruptIn, IoctlIn, PollIn};
+use crate::abi::{BmapIn, InitIn, InitInExtended, InterruptIn, PollIn};
 use crate::abi::{RemovemappingIn, RemovemappingOne, SetupmappingIn, SyncfsIn};
 use crate::fields::Fields;
 use crate::flags::InitFlags;
@@ -50,31 +50,6 @@ impl Interrupt {
         let InterruptIn { unique } = *fields.take()?;
         Ok(Self {
             target: Unique::from_raw(unique.get()),
-        })
-    }
-}
-
-/// IOCTL (man 2 ioctl).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ioctl<'a> {
-    /// The open file.
-    pub file: Fh,
-    /// Request number.
-    pub command: u32,
-    /// Bytes the guest sends.
-    pub input: &'a [u8],
-    /// Room for the answer, in bytes.
-    pub output_bytes: usize,
-}
-
-impl<'a> Ioctl<'a> {
-    pub(crate) fn parse(mut fields: Fields<'a>) -> Result<Self, Malformed> {
-        let raw: &IoctlIn = fields.take()?;
-        Ok(Self {
-            file: Fh::from_raw(raw.fh.get()),
-            command: raw.cmd.get(),
-            input: fields.bytes(raw.in_size.get().try_into().unwrap_or(usize::MAX))?,
-            output_bytes: raw.out_size.get().try_into().unwrap_or(usize::MAX),
         })
     }
 }

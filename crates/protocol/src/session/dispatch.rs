@@ -5,11 +5,12 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::{Access, Session};
 use crate::abi::{
-    AttrOut, CopyFileRangeOut, EntryOut, GetxattrOut, Kstatfs, LseekOut, OpenOut, WriteOut,
+    AttrOut, CopyFileRangeOut, EntryOut, GetxattrOut, IoctlOut, Kstatfs, LseekOut, OpenOut,
+    StatxOut, WriteOut,
 };
 use crate::cancel::HangUp;
 use crate::filesystem::{Context, Filesystem, Opened, Outcome, Refusal};
-use crate::op::Op;
+use crate::op::{IoctlCommand, Op};
 use crate::pages::{GuestPages, PageWriter};
 use crate::reply::ReplySpace;
 use crate::request::Request;
@@ -39,6 +40,8 @@ impl<F: Filesystem> Session<F> {
         match op {
             Op::Lookup(op) => put(reply, &fs.lookup(cx, node, op)?.to_wire()),
             Op::Getattr(op) => put(reply, &fs.getattr(cx, node, op)?.to_wire()),
+            Op::Statx(op) => put(reply, &fs.statx(cx, node, op)?.to_wire()),
+            Op::Ioctl(op) => ioctl(reply, &fs.ioctl(cx, node, op)?),
             Op::Setattr(op) => put(reply, &fs.setattr(cx, node, op)?.to_wire()),
             Op::Readlink => {
                 let mut into = reply.bytes(usize::MAX);
@@ -143,7 +146,7 @@ impl<F: Filesystem> Session<F> {
                 Ok(0)
             }
             // Not served; ENOSYS tells a Linux guest to do without from now on.
-            Op::Statx(_) | Op::Access { .. } | Op::Ioctl(_) | Op::Poll(_) | Op::Bmap(_) => absent(),
+            Op::Access { .. } | Op::Poll(_) | Op::Bmap(_) => absent(),
             Op::Getlk(_) | Op::Setlk(_) | Op::Setlkw(_) | Op::Setupmapping | Op::Removemapping => {
                 absent()
             }
@@ -197,9 +200,9 @@ pub(super) fn fixed_reply_bytes(op: &Op<'_>) -> usize {
             0
         }
         Op::Setxattr(_) | Op::Getxattr(_) | Op::Listxattr(_) | Op::Removexattr(_) => 0,
-        Op::Getlk(_) | Op::Setlk(_) | Op::Setlkw(_) | Op::Statx(_) | Op::Ioctl(_) | Op::Poll(_) => {
-            0
-        }
+        Op::Statx(_) => size_of::<StatxOut>(),
+        Op::Ioctl(op) => size_of::<IoctlOut>().saturating_add(op.output_bytes),
+        Op::Getlk(_) | Op::Setlk(_) | Op::Setlkw(_) | Op::Poll(_) => 0,
         Op::Bmap(_) | Op::Setupmapping | Op::Removemapping => 0,
     }
 }
@@ -238,8 +241,8 @@ fn changes_something(op: &Op<'_>) -> bool {
         | Op::Fsyncdir(_)
         | Op::Releasedir(_) => false,
         Op::Statfs | Op::Syncfs | Op::Lseek(_) | Op::Getxattr(_) | Op::Listxattr(_) => false,
-        // No ioctl is served, so none changes anything: ENOSYS, which a guest's caller sees as ENOTTY.
-        Op::Ioctl(_) | Op::Poll(_) | Op::Bmap(_) => false,
+        Op::Ioctl(op) => op.command.is_some_and(IoctlCommand::changes_something),
+        Op::Poll(_) | Op::Bmap(_) => false,
         Op::Getlk(_) | Op::Setlk(_) | Op::Setlkw(_) => false,
         Op::Setupmapping | Op::Removemapping | Op::Init(_) | Op::Interrupt(_) | Op::Destroy => {
             false
@@ -250,6 +253,16 @@ fn changes_something(op: &Op<'_>) -> bool {
 fn put<T: IntoBytes + Immutable>(reply: &mut ReplySpace<'_>, body: &T) -> Outcome<usize> {
     // The space was checked before the operation, so this is about replies nobody measured.
     reply.put(body).ok_or(Refusal::Errno(Errno::INVAL))
+}
+
+/// `struct fuse_ioctl_out`, and the command's output behind it. The space was checked before.
+fn ioctl(reply: &mut ReplySpace<'_>, output: &[u8]) -> Outcome<usize> {
+    let mut into = reply.bytes(usize::MAX);
+    if into.push(IoctlOut::default().as_bytes()) && into.push(output) {
+        Ok(into.written_bytes())
+    } else {
+        Err(Refusal::Errno(Errno::INVAL))
+    }
 }
 
 fn empty(outcome: Outcome<()>) -> Outcome<usize> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
-use crate::attributes::{Attr, Attributes, Entry, Statistics, Validity};
+use crate::attributes::{Attr, Attributes, Entry, ExtendedAttr, Statistics, Validity};
 use crate::cancel::HangUp;
 use crate::filesystem::{Context, Filesystem, Lane, Opened, Outcome, Patience, Refusal};
 use crate::flags::{FopenFlags, InitFlags};
@@ -66,6 +66,10 @@ impl Stub {
         })
     }
 
+    fn made(&self, call: &str) -> Outcome<(Entry, Opened)> {
+        Ok((self.entry(call)?, self.opened("open created")?))
+    }
+
     fn attr(&self, call: &str) -> Outcome<Attr> {
         self.note(call);
         Ok(Attr {
@@ -123,6 +127,23 @@ impl Filesystem for Stub {
         self.attr("getattr")
     }
 
+    fn tmpfile(&self, _: &Context<'_>, _: NodeId, _: op::Tmpfile) -> Outcome<(Entry, Opened)> {
+        self.made("tmpfile")
+    }
+
+    fn statx(&self, _: &Context<'_>, _: NodeId, _: op::Statx) -> Outcome<ExtendedAttr> {
+        Ok(ExtendedAttr {
+            attr: self.attr("statx")?,
+            birth: None,
+            device: (0, 0),
+        })
+    }
+
+    fn ioctl(&self, _: &Context<'_>, _: NodeId, op: op::Ioctl<'_>) -> Outcome<Vec<u8>> {
+        self.note("ioctl");
+        Ok(vec![0; op.output_bytes])
+    }
+
     fn setattr(&self, _: &Context<'_>, _: NodeId, _: op::Setattr) -> Outcome<Attr> {
         self.attr("setattr")
     }
@@ -172,7 +193,7 @@ impl Filesystem for Stub {
     }
 
     fn create(&self, _: &Context<'_>, _: NodeId, _: op::Create<'_>) -> Outcome<(Entry, Opened)> {
-        Ok((self.entry("create")?, self.opened("open created")?))
+        self.made("create")
     }
 
     fn link(&self, _: &Context<'_>, _: NodeId, _: op::Link<'_>) -> Outcome<Entry> {

@@ -5,6 +5,7 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_thread_groups,
 };
+use virtiofs_hostfs::XattrPolicy;
 use virtiofs_protocol::Access;
 
 use super::{Mode, Owner, SandboxError, step};
@@ -38,6 +39,10 @@ pub(super) fn of_the_server(plan: &Plan, mode: &Mode) -> Result<CapabilitySet, S
         return Err(SandboxError::Missing(name.to_ascii_lowercase()));
     }
     let mut wanted = needed(plan.session.access);
+    if plan.session.access == Access::ReadWrite && plan.filesystem.xattr != XattrPolicy::Off {
+        // The guest's root sets capabilities of files.
+        wanted |= CapabilitySet::SETFCAP;
+    }
     if let Mode::Namespace(Owner::User(maps)) = mode {
         wanted -= maps.useless();
     }

@@ -171,6 +171,21 @@ const BY_ARGUMENT: &[ByArgument] = &[
         argument: 0,
         allowed: &[(ALL_BITS, PR_SET_NAME)],
     },
+    // The commands of `hostfs::sys::ioctl`.
+    ByArgument {
+        number: libc::SYS_ioctl,
+        argument: 1,
+        allowed: &[
+            (ALL_BITS, 0x8008_6601),
+            (ALL_BITS, 0x4008_6602),
+            (ALL_BITS, 0x8008_7601),
+            (ALL_BITS, 0x801c_581f),
+            (ALL_BITS, 0x401c_5820),
+            (ALL_BITS, 0xc004_6686),
+            (ALL_BITS, 0xc080_661a),
+            (ALL_BITS, 0x8010_661b),
+        ],
+    },
     // What the standard library asks about descriptors, and duplicates of them.
     ByArgument {
         number: libc::SYS_fcntl,

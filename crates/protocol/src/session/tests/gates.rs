@@ -39,13 +39,10 @@ fn unknown_requests_are_not_implemented() {
 
 /// Each row of SEMANTICS.md that says "not yet".
 const UNSERVED: &[Opcode] = &[
-    Opcode::Tmpfile,
     Opcode::Getlk,
     Opcode::Setlk,
     Opcode::Setlkw,
-    Opcode::Statx,
     Opcode::Access,
-    Opcode::Ioctl,
     Opcode::Poll,
     Opcode::Bmap,
     Opcode::Setupmapping,
@@ -83,6 +80,26 @@ const CHANGING: &[Opcode] = &[
     Opcode::Tmpfile,
     Opcode::CopyFileRange64,
 ];
+
+/// FS_IOC_SETFLAGS and FS_IOC_FSSETXATTR; those that only look, and unknown ones, pass.
+#[test]
+fn commands_that_change_a_file_are_refused_on_a_read_only_share() {
+    let cases: [(u32, bool); 6] = [
+        (0x4008_6602, true),
+        (0x4004_6602, true),
+        (0x401c_5820, true),
+        (0x8008_6601, false),
+        (0x801c_581f, false),
+        (0x5401, false),
+    ];
+    for (command, changes) in cases {
+        let mut ask = Message::golden(Opcode::Ioctl);
+        ask.arguments[12..16].copy_from_slice(&command.to_ne_bytes());
+        let answered = ask.serve(&active(Access::ReadOnly));
+        let refused = answered == Answered::Error(Errno::ROFS);
+        assert_eq!(refused, changes, "{command:#x}");
+    }
+}
 
 #[test]
 fn a_read_only_share_is_not_changed() {

@@ -6,8 +6,8 @@ use crate::flags::{InitFlags, SetxattrFlags};
 use crate::ids::{Fh, Unique};
 use crate::offset::FileOffset;
 use crate::op::{
-    BatchForget, Bmap, Forget, Getattr, Getxattr, Init, Interrupt, Ioctl, Listxattr, Op,
-    Permissions, Poll, Removexattr, Setattr, Setxattr, Statx,
+    BatchForget, Bmap, Forget, Getattr, Getxattr, Init, Interrupt, Ioctl, IoctlCommand, Listxattr,
+    Op, Permissions, Poll, Removexattr, Setattr, Setxattr, Statx,
 };
 use crate::opcode::Opcode;
 
@@ -16,6 +16,7 @@ pub(super) fn requests() -> Vec<Golden> {
     requests.extend(extended_attributes());
     requests.extend(session());
     requests.extend(whole_file_system());
+    requests.extend(commands());
     requests.extend(unserved());
     requests
 }
@@ -154,21 +155,24 @@ fn whole_file_system() -> Vec<Golden> {
     ]
 }
 
-fn unserved() -> Vec<Golden> {
+fn commands() -> Vec<Golden> {
     // fh, flags, cmd, arg, in_size, out_size.
     let ioctl = Bytes::new().u64(5).u32(0).u32(0x8008_6601).u64(0x7fff_0000);
+    vec![golden(
+        Opcode::Ioctl,
+        ioctl.u32(3).u32(8).raw(b"abc"),
+        Op::Ioctl(Ioctl {
+            file: Fh::from_raw(5),
+            command: Some(IoctlCommand::GetFlags),
+            input: b"abc",
+            output_bytes: 8,
+        }),
+    )]
+}
+
+fn unserved() -> Vec<Golden> {
     let mapping = Bytes::new().u64(5).u64(0).u64(1 << 21).u64(1).u64(0);
     vec![
-        golden(
-            Opcode::Ioctl,
-            ioctl.u32(3).u32(8).raw(b"abc"),
-            Op::Ioctl(Ioctl {
-                file: Fh::from_raw(5),
-                command: 0x8008_6601,
-                input: b"abc",
-                output_bytes: 8,
-            }),
-        ),
         golden(
             Opcode::Poll,
             Bytes::new().u64(5).u64(1).u32(0).u32(0x45),
