@@ -19,6 +19,12 @@ pub struct IoVec {
     len: usize,
 }
 
+impl Default for IoVec {
+    fn default() -> Self {
+        Self::new(std::ptr::null_mut(), 0)
+    }
+}
+
 impl IoVec {
     /// Names `len` bytes at `base`. Safe, because only [`GuestPages::from_iovecs`] gives it a meaning.
     pub const fn new(base: *mut u8, len: usize) -> Self {
@@ -69,6 +75,14 @@ impl<'a, Access> GuestPages<'a, Access> {
             iovecs,
             _access: PhantomData,
         }
+    }
+
+    /// Takes a buffer of our own as if it were guest memory; `piece` is scratch.
+    pub fn from_bytes(bytes: &'a mut [u8], piece: &'a mut IoVec) -> Self {
+        *piece = IoVec::new(bytes.as_mut_ptr(), bytes.len());
+        // SAFETY: the buffer is borrowed for writing and alone for `'a`, so it is mapped, and no
+        // other reference to it exists.
+        unsafe { Self::from_iovecs(std::slice::from_mut(piece)) }
     }
 
     /// No pages at all.

@@ -1,0 +1,351 @@
+//! A guest that calls a file system as a session would, on a thread that may sleep.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
+
+pub(crate) mod listing;
+pub(crate) mod store;
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, open};
+use virtiofs_hostfs::{Options, PassthroughFs, SharedRoot};
+use virtiofs_protocol::op::{
+    self, Create, Extras, Getattr, KillPrivileges, OpenOptions, Permissions, Setattr, WriteOrigin,
+};
+use virtiofs_protocol::{
+    Attributes, Caller, Cancel, Context, DirEntries, DirOffset, Entry, Errno, Fh, FileOffset,
+    Filesystem, GuestPages, InitFlags, IoVec, LockOwner, LookupName, Name, Negotiated, NodeId,
+    Opened, Outcome, PageWriter, Patience, Refusal, RenameFlags, ReplySpace, Unique,
+};
+
+pub(crate) const ROOT: NodeId = NodeId::ROOT;
+pub(crate) const READ: u32 = 0;
+pub(crate) const WRITE: u32 = 1;
+pub(crate) const READ_WRITE: u32 = 2;
+
+/// A guest and the share it sees.
+pub(crate) struct Guest {
+    pub(crate) fs: PassthroughFs,
+    pub(crate) caller: Caller,
+    pub(crate) negotiated: Negotiated,
+    cancel: Cancel,
+}
+
+/// A name as it goes to a request.
+pub(crate) fn c_name(name: impl AsRef<[u8]>) -> CString {
+    CString::new(name.as_ref()).unwrap()
+}
+
+fn answer<T>(outcome: Outcome<T>) -> Result<T, Errno> {
+    outcome.map_err(|refusal| match refusal {
+        Refusal::Errno(errno) => errno,
+        Refusal::WouldSleep(_) => panic!("a patient thread was refused"),
+    })
+}
+
+/// A share as the sandbox would hand it over.
+pub(crate) fn shared_root(path: &Path) -> SharedRoot {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let hold = |path: &Path| -> OwnedFd { open(path, flags, Mode::empty()).unwrap() };
+    SharedRoot::new(hold(path), hold(Path::new("/proc/self/fd")))
+}
+
+impl Guest {
+    pub(crate) fn on(path: &Path) -> Self {
+        Self::with(path, Options::default())
+    }
+
+    pub(crate) fn with(path: &Path, options: Options) -> Self {
+        let fs = PassthroughFs::new(shared_root(path), options).unwrap();
+        let flags = fs.wanted();
+        Self {
+            fs,
+            caller: Caller::new(0, 0, 1),
+            negotiated: Negotiated {
+                minor: Negotiated::NEWEST_MINOR,
+                flags,
+            },
+            cancel: Cancel::default(),
+        }
+    }
+
+    /// The guest agreed to no more than this.
+    pub(crate) fn without(mut self, flags: InitFlags) -> Self {
+        self.negotiated.flags.remove(flags);
+        self
+    }
+
+    pub(crate) fn cx(&self) -> Context<'_> {
+        self.cx_of(self.caller)
+    }
+
+    pub(crate) fn cx_of(&self, caller: Caller) -> Context<'_> {
+        Context {
+            unique: Unique::from_raw(2),
+            caller,
+            negotiated: self.negotiated,
+            patience: Patience::Until(&self.cancel),
+        }
+    }
+
+    pub(crate) fn lookup(&self, parent: NodeId, name: impl AsRef<[u8]>) -> Result<Entry, Errno> {
+        let name = c_name(name);
+        let name = LookupName::Name(Name::new(&name)?);
+        answer(self.fs.lookup(&self.cx(), parent, op::Lookup { name }))
+    }
+
+    pub(crate) fn getattr(&self, node: NodeId) -> Result<Attributes, Errno> {
+        let attr = self.fs.getattr(&self.cx(), node, Getattr { file: None });
+        Ok(answer(attr)?.attributes)
+    }
+
+    pub(crate) fn setattr(&self, node: NodeId, change: Setattr) -> Result<Attributes, Errno> {
+        Ok(answer(self.fs.setattr(&self.cx(), node, change))?.attributes)
+    }
+
+    pub(crate) fn readlink(&self, node: NodeId) -> Result<Vec<u8>, Errno> {
+        let mut bytes = vec![0; 8192];
+        let mut piece = IoVec::default();
+        let mut into = PageWriter::new(GuestPages::from_bytes(&mut bytes, &mut piece));
+        answer(self.fs.readlink(&self.cx(), node, &mut into))?;
+        let len = into.written_bytes();
+        bytes.truncate(len);
+        Ok(bytes)
+    }
+
+    pub(crate) fn create_as(
+        &self,
+        caller: Caller,
+        (parent, name): (NodeId, &str),
+        (guest_flags, mode): (u32, u32),
+        extras: Extras,
+    ) -> Result<(Entry, Opened), Errno> {
+        let name = c_name(name);
+        let op = Create {
+            name: Name::new(&name)?,
+            options: options(guest_flags),
+            mode: Permissions::from_wire(mode),
+            umask: Permissions::from_wire(0),
+            extras,
+        };
+        answer(self.fs.create(&self.cx_of(caller), parent, op))
+    }
+
+    pub(crate) fn create(
+        &self,
+        parent: NodeId,
+        name: &str,
+        flags: u32,
+    ) -> Result<(Entry, Fh), Errno> {
+        let made = self.create_as(
+            self.caller,
+            (parent, name),
+            (flags, 0o644),
+            Extras::default(),
+        );
+        made.map(|(entry, opened)| (entry, opened.handle))
+    }
+
+    pub(crate) fn mkdir(&self, parent: NodeId, name: &str) -> Result<Entry, Errno> {
+        self.mkdir_as(self.caller, (parent, name), 0o755)
+    }
+
+    pub(crate) fn mkdir_as(
+        &self,
+        caller: Caller,
+        (parent, name): (NodeId, &str),
+        mode: u32,
+    ) -> Result<Entry, Errno> {
+        let name = c_name(name);
+        let op = op::Mkdir {
+            name: Name::new(&name)?,
+            mode: Permissions::from_wire(mode),
+            umask: Permissions::from_wire(0),
+            extras: Extras::default(),
+        };
+        answer(self.fs.mkdir(&self.cx_of(caller), parent, op))
+    }
+
+    pub(crate) fn symlink(
+        &self,
+        parent: NodeId,
+        name: &str,
+        target: &[u8],
+    ) -> Result<Entry, Errno> {
+        let (name, target) = (c_name(name), c_name(target));
+        let op = op::Symlink {
+            name: Name::new(&name)?,
+            target: &target,
+            extras: Extras::default(),
+        };
+        answer(self.fs.symlink(&self.cx(), parent, op))
+    }
+
+    pub(crate) fn link(&self, target: NodeId, parent: NodeId, name: &str) -> Result<Entry, Errno> {
+        let name = c_name(name);
+        let name = Name::new(&name)?;
+        answer(self.fs.link(&self.cx(), parent, op::Link { target, name }))
+    }
+
+    pub(crate) fn unlink(&self, parent: NodeId, name: &str) -> Result<(), Errno> {
+        let name = c_name(name);
+        let name = Name::new(&name)?;
+        answer(self.fs.unlink(&self.cx(), parent, op::Unlink { name }))
+    }
+
+    pub(crate) fn rmdir(&self, parent: NodeId, name: &str) -> Result<(), Errno> {
+        let name = c_name(name);
+        let name = Name::new(&name)?;
+        answer(self.fs.rmdir(&self.cx(), parent, op::Rmdir { name }))
+    }
+
+    pub(crate) fn rename(
+        &self,
+        (parent, from): (NodeId, &str),
+        (to_parent, to): (NodeId, &str),
+        flags: RenameFlags,
+    ) -> Result<(), Errno> {
+        let (from, to) = (c_name(from), c_name(to));
+        let op = op::Rename {
+            from: Name::new(&from)?,
+            to_parent,
+            to: Name::new(&to)?,
+            flags,
+        };
+        answer(self.fs.rename(&self.cx(), parent, op))
+    }
+
+    pub(crate) fn open(&self, node: NodeId, guest_flags: u32) -> Result<Fh, Errno> {
+        let options = options(guest_flags);
+        let opened = self.fs.open(&self.cx(), node, op::Open { options });
+        Ok(answer(opened)?.handle)
+    }
+
+    pub(crate) fn release(&self, node: NodeId, file: Fh) -> Result<(), Errno> {
+        let owner = LockOwner(0);
+        answer(
+            self.fs
+                .release(&self.cx(), node, op::Release { file, owner }),
+        )
+    }
+
+    pub(crate) fn read(
+        &self,
+        node: NodeId,
+        file: Fh,
+        at: u64,
+        size_bytes: usize,
+    ) -> Result<Vec<u8>, Errno> {
+        let mut bytes = vec![0; size_bytes];
+        let mut piece = IoVec::default();
+        let op = op::Read {
+            file,
+            offset: offset(at),
+            size_bytes,
+        };
+        let into = GuestPages::from_bytes(&mut bytes, &mut piece);
+        let len = answer(self.fs.read(&self.cx(), node, op, into))?;
+        bytes.truncate(len);
+        Ok(bytes)
+    }
+
+    pub(crate) fn write(
+        &self,
+        node: NodeId,
+        file: Fh,
+        at: u64,
+        bytes: &[u8],
+    ) -> Result<usize, Errno> {
+        self.write_with((node, file), at, bytes, KillPrivileges::No)
+    }
+
+    pub(crate) fn write_with(
+        &self,
+        (node, file): (NodeId, Fh),
+        at: u64,
+        bytes: &[u8],
+        kill_privileges: KillPrivileges,
+    ) -> Result<usize, Errno> {
+        let mut bytes = bytes.to_vec();
+        let mut piece = IoVec::default();
+        let op = op::Write {
+            file,
+            offset: offset(at),
+            size_bytes: bytes.len(),
+            origin: WriteOrigin::Caller,
+            kill_privileges,
+        };
+        let from = GuestPages::from_bytes(&mut bytes, &mut piece);
+        answer(self.fs.write(&self.cx(), node, op, from))
+    }
+
+    /// What an open file holds from its start.
+    pub(crate) fn contents(&self, node: NodeId) -> Result<Vec<u8>, Errno> {
+        let file = self.open(node, READ)?;
+        let bytes = self.read(node, file, 0, 1 << 16);
+        self.release(node, file)?;
+        bytes
+    }
+
+    pub(crate) fn opendir(&self, node: NodeId) -> Result<Fh, Errno> {
+        let op = op::Opendir { guest_flags: 0 };
+        Ok(answer(self.fs.opendir(&self.cx(), node, op))?.handle)
+    }
+
+    /// One READDIR of a reply buffer's size; the bytes of the reply.
+    pub(crate) fn readdir_bytes(
+        &self,
+        (node, directory): (NodeId, Fh),
+        from: u64,
+        size_bytes: usize,
+        kind: listing::Kind,
+    ) -> Result<Vec<u8>, Errno> {
+        let mut bytes = vec![0; size_bytes];
+        let mut piece = IoVec::default();
+        let pages = GuestPages::from_bytes(&mut bytes, &mut piece);
+        let mut reply = ReplySpace::new(GuestPages::none(), pages);
+        let mut into: DirEntries<'_> = reply.entries(size_bytes);
+        let op = op::Readdir {
+            directory,
+            offset: DirOffset(from),
+            size_bytes,
+        };
+        answer(match kind {
+            listing::Kind::Names => self.fs.readdir(&self.cx(), node, op, &mut into),
+            listing::Kind::LookedUp => self.fs.readdirplus(&self.cx(), node, op, &mut into),
+        })?;
+        Ok(bytes)
+    }
+
+    pub(crate) fn forget(&self, node: NodeId, count: u64) {
+        self.fs.forget(node, count);
+    }
+}
+
+pub(crate) fn options(guest_flags: u32) -> OpenOptions {
+    OpenOptions {
+        guest_flags,
+        kill_privileges: KillPrivileges::No,
+    }
+}
+
+pub(crate) fn offset(at: u64) -> FileOffset {
+    FileOffset::new(at).unwrap()
+}
+
+/// Permission bits on the host.
+pub(crate) fn mode_of(path: &Path) -> u32 {
+    path.metadata().unwrap().mode() & 0o7777
+}
+
+pub(crate) fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
