@@ -10,7 +10,9 @@ use virtiofs_hostfs::{Options, Writeback};
 use virtiofs_protocol::op::{
     self, Extras, KillPrivileges, Mknod, NodeKind, OpenOptions, Permissions, Setattr,
 };
-use virtiofs_protocol::{Caller, Errno, FileOffset, Filesystem, Gid, Guest as Theirs, Name, Uid};
+use virtiofs_protocol::{
+    Caller, Errno, FileOffset, Filesystem, Gid, Guest as Theirs, InitFlags, Name, Uid,
+};
 use virtiofs_testkit::bridge::share::skipped;
 
 const ALICE: Caller = Caller::new(1000, 1000, 1);
@@ -306,6 +308,28 @@ fn appending_finds_the_end_whatever_the_offset_says() {
     std::fs::write(&path, bytes).unwrap();
     guest.write(entry.node, file, 4, b"three").unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"one two three");
+}
+
+/// A daemon that offers a write-back cache to a guest that does not take it has guests whose
+/// offsets are guesses, as without the offer.
+#[test]
+fn appending_finds_the_end_where_a_write_back_cache_was_offered_in_vain() {
+    let share = tempfile::tempdir().unwrap();
+    std::fs::write(share.path().join("file"), b"host ").unwrap();
+    let offered = Options {
+        writeback: Writeback::On,
+        ..Options::default()
+    };
+    let guest = Guest::with(share.path(), offered).without(InitFlags::WRITEBACK_CACHE);
+    let node = guest.lookup(ROOT, "file").unwrap().node;
+    let file = guest
+        .open(node, bits(OFlags::WRONLY | OFlags::APPEND))
+        .unwrap();
+    guest.write(node, file, 0, b"guest").unwrap();
+    assert_eq!(
+        std::fs::read(share.path().join("file")).unwrap(),
+        b"host guest"
+    );
 }
 
 #[test]

@@ -147,7 +147,7 @@ impl PassthroughFs {
         let held = sys::reopen(self.root.proc_self_fd.as_fd(), file.as_fd(), OFlags::PATH)?;
         let node = self.enter_unnamed(held, &stat)?;
         let entry = self.entry(cx, &parent, &node, &stat);
-        let opened = self.opened(&node, file, op.options.guest_flags);
+        let opened = self.opened(cx, &node, file, op.options.guest_flags);
         let opened = opened.inspect_err(|_| self.forget(entry.node, 1))?;
         Ok((entry, opened))
     }
@@ -171,7 +171,7 @@ impl PassthroughFs {
         let opened = self
             .inodes
             .get(entry.node)
-            .and_then(|node| self.opened(&node, file, op.options.guest_flags));
+            .and_then(|node| self.opened(cx, &node, file, op.options.guest_flags));
         let opened = opened.inspect_err(|_| self.forget(entry.node, 1))?;
         Ok((entry, opened))
     }

@@ -17,7 +17,7 @@ use crate::acting_as::WithoutSetid;
 use crate::handle::{Handle, OpenFile, Placement};
 use crate::inode::Node;
 use crate::ops::{may_take_long, sleeps};
-use crate::options::{DirectIo, Writeback};
+use crate::options::DirectIo;
 use crate::sys;
 use crate::sys::raw::{IOV_MAX, RWF_APPEND, RWF_NOWAIT, RwFlags, preadv2, pwritev2};
 
@@ -60,7 +60,7 @@ impl PassthroughFs {
         };
         let file =
             self.retried(|| sys::reopen(self.root.proc_self_fd.as_fd(), held.as_fd(), flags))?;
-        Ok(self.opened(node, file, options.guest_flags)?)
+        Ok(self.opened(cx, node, file, options.guest_flags)?)
     }
 
     /// The flags that reach the host, of those the guest sent.
@@ -85,15 +85,18 @@ impl PassthroughFs {
     /// Gives an open file a number.
     pub(crate) fn opened(
         &self,
+        cx: &Context<'_>,
         node: &Node,
         descriptor: OwnedFd,
         guest_flags: u32,
     ) -> Result<Opened, Errno> {
         let appends = OFlags::from_bits_retain(guest_flags).contains(OFlags::APPEND);
         // With a write-back cache the guest knows the size, and its offsets are exact.
-        let placement = match self.options.writeback {
-            Writeback::Off if appends => Placement::Append,
-            Writeback::Off | Writeback::On => Placement::Offset,
+        let writeback = cx.negotiated.flags.contains(InitFlags::WRITEBACK_CACHE);
+        let placement = if appends && !writeback {
+            Placement::Append
+        } else {
+            Placement::Offset
         };
         let file = OpenFile {
             descriptor,
