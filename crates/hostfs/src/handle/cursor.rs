@@ -61,9 +61,15 @@ impl Cursor {
         if from.0 == 0 || self.position != Some(from.0) {
             self.move_to(directory, from)?;
         }
+        let mut any = false;
         loop {
-            if self.at == self.filled && !self.refill(directory)? {
-                return Ok(());
+            if self.at == self.filled {
+                match self.refill(directory) {
+                    // What was taken is answered, with its lookups; the next request meets the error.
+                    Ok(false) => return Ok(()),
+                    Err(_) if any => return Ok(()),
+                    refilled => refilled?,
+                };
             }
             let record = record(&self.buffer[self.at..self.filled]).ok_or(Errno::IO)?;
             if visit(&record.entry, record.name)? == Visit::Stop {
@@ -72,17 +78,16 @@ impl Cursor {
             let (len, next) = (record.len, record.entry.next.0);
             self.at += len;
             self.position = Some(next);
+            any = true;
         }
     }
 
     fn move_to(&mut self, directory: BorrowedFd<'_>, to: DirOffset) -> Result<(), Errno> {
         // Only a first reading starts where a fresh descriptor stands.
-        let fresh = self.position.is_none() && to.0 == 0;
-        (self.at, self.filled, self.position) = (0, 0, None);
-        if !fresh {
+        if self.position.is_some() || to.0 != 0 {
             seek(directory, SeekFrom::Start(to.0))?;
         }
-        self.position = Some(to.0);
+        (self.at, self.filled, self.position) = (0, 0, Some(to.0));
         Ok(())
     }
 
@@ -91,6 +96,10 @@ impl Cursor {
         self.at = 0;
         self.filled = 0;
         self.filled = getdents64(directory, &mut self.buffer)?.min(BUFFER_BYTES);
+        if self.filled == 0 {
+            // Read to its end, as most are: an idle handle keeps no room.
+            self.buffer = Vec::new();
+        }
         Ok(self.filled > 0)
     }
 }
@@ -161,6 +170,44 @@ mod tests {
         std::fs::write(share.path().join("later"), b"").unwrap();
         let (again, _) = names(&mut cursor, directory.as_fd(), 0, usize::MAX);
         assert!(again.contains(&b"later".to_vec()));
+    }
+
+    /// READDIRPLUS has counted a lookup of each entry that went in: an error would lose them.
+    #[test]
+    fn an_error_behind_entries_that_were_taken_waits_for_the_next_request() {
+        let share = tempfile::tempdir().unwrap();
+        for number in 0..10 {
+            std::fs::write(share.path().join(format!("file-{number}")), b"").unwrap();
+        }
+        let directory = std::fs::File::open(share.path()).unwrap();
+        let mut cursor = Cursor::default();
+        let (taken, at) = names(&mut cursor, directory.as_fd(), 0, 5);
+        assert_eq!(taken.len(), 5);
+        // What cannot be listed stands for a store that fails after these.
+        let failing = std::fs::File::open(share.path().join("file-0")).unwrap();
+        let (rest, at) = names(&mut cursor, failing.as_fd(), at, usize::MAX);
+        assert_eq!(rest.len(), 7);
+        let again = cursor.walk(failing.as_fd(), DirOffset(at), |_, _| Ok(Visit::Next));
+        assert_eq!(again, Err(Errno::NOTDIR));
+    }
+
+    #[test]
+    fn a_position_that_is_refused_does_not_move_the_start() {
+        let share = tempfile::tempdir().unwrap();
+        for number in 0..10 {
+            std::fs::write(share.path().join(format!("file-{number}")), b"").unwrap();
+        }
+        let directory = std::fs::File::open(share.path()).unwrap();
+        let mut cursor = Cursor::default();
+        assert_eq!(names(&mut cursor, directory.as_fd(), 0, 3).0.len(), 3);
+        let refused = cursor.walk(directory.as_fd(), DirOffset(1 << 63), |_, _| {
+            Ok(Visit::Next)
+        });
+        assert_eq!(refused, Err(Errno::INVAL));
+        assert_eq!(
+            names(&mut cursor, directory.as_fd(), 0, usize::MAX).0.len(),
+            12
+        );
     }
 
     #[test]
