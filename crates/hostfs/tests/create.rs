@@ -4,8 +4,8 @@ mod kit;
 
 use std::os::unix::fs::MetadataExt;
 
-use kit::{Guest, READ, READ_WRITE, ROOT, WRITE, mode_of, options, set_mode};
-use rustix::fs::{FileType, OFlags};
+use kit::{Guest, READ, READ_WRITE, ROOT, WRITE, make_fifo, mode_of, options, set_mode};
+use rustix::fs::OFlags;
 use virtiofs_hostfs::{Options, Writeback};
 use virtiofs_protocol::op::{
     self, Extras, KillPrivileges, Mknod, NodeKind, OpenOptions, Permissions, Setattr,
@@ -182,9 +182,7 @@ fn creating_over_a_symlink_a_fifo_or_a_directory_opens_none_of_them() {
     let outside = tempfile::NamedTempFile::new().unwrap();
     std::os::unix::fs::symlink(outside.path(), share.path().join("symlink")).unwrap();
     std::fs::create_dir(share.path().join("directory")).unwrap();
-    let fifo = share.path().join("fifo");
-    let mode = rustix::fs::Mode::RWXU;
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, mode, 0).unwrap();
+    make_fifo(&share.path().join("fifo"));
     let guest = Guest::on(share.path());
     for (name, want) in [
         ("symlink", Errno::LOOP),

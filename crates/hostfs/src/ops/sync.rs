@@ -2,14 +2,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{StatVfs, fdatasync, fstatvfs, fsync, syncfs};
+use rustix::fs::{FileType, OFlags, StatVfs, fdatasync, fstatvfs, fsync, syncfs};
 use virtiofs_protocol::op::{Durability, Fsync};
-use virtiofs_protocol::{Context, Errno, NodeId, Outcome, Statistics};
+use virtiofs_protocol::{Context, Errno, NodeId, Outcome, Refusal, Statistics};
 
 use crate::PassthroughFs;
 use crate::ops::sleeps;
 use crate::sys;
-use rustix::fs::OFlags;
 
 impl PassthroughFs {
     pub(crate) fn op_fsync(&self, cx: &Context<'_>, op: Fsync) -> Outcome<()> {
@@ -29,6 +28,10 @@ impl PassthroughFs {
     /// Syncs the mount that holds the node.
     pub(crate) fn op_syncfs(&self, cx: &Context<'_>, node: NodeId) -> Outcome<()> {
         let node = self.inodes.get(node)?;
+        // A kernel sends it for the root of a mount only. Opening anything else may block or act.
+        if !matches!(node.value.kind, FileType::Directory | FileType::RegularFile) {
+            return Err(Refusal::Errno(Errno::INVAL));
+        }
         sleeps(cx)?;
         let held = self.descriptor(&node)?;
         // syncfs(2) takes no O_PATH descriptor.

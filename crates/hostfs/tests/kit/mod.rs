@@ -18,12 +18,14 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, open};
 use virtiofs_hostfs::{Options, PassthroughFs, SharedRoot};
 use virtiofs_protocol::op::{
-    self, Create, Extras, Getattr, KillPrivileges, OpenOptions, Permissions, Setattr, WriteOrigin,
+    self, Create, Durability, Extras, Getattr, KillPrivileges, OpenOptions, Permissions, Setattr,
+    WriteOrigin,
 };
 use virtiofs_protocol::{
-    Attributes, Caller, Cancel, Context, DirEntries, DirOffset, Entry, Errno, Fh, FileOffset,
-    Filesystem, GuestPages, InitFlags, IoVec, LockOwner, LookupName, Name, Negotiated, NodeId,
-    Opened, Outcome, PageWriter, Patience, Refusal, RenameFlags, ReplySpace, Unique,
+    Attributes, Caller, Cancel, Context, DirEntries, DirOffset, Entry, Errno, FallocateMode, Fh,
+    FileOffset, Filesystem, GuestPages, InitFlags, IoVec, LockOwner, LookupName, Name, Negotiated,
+    NodeId, Opened, Outcome, PageWriter, Patience, Refusal, RenameFlags, ReplySpace, Statistics,
+    Unique,
 };
 
 pub(crate) const ROOT: NodeId = NodeId::ROOT;
@@ -325,6 +327,78 @@ impl Guest {
         Ok(bytes)
     }
 
+    pub(crate) fn syncfs(&self, node: NodeId) -> Result<(), Errno> {
+        answer(self.fs.syncfs(&self.cx(), node))
+    }
+
+    pub(crate) fn fsync(
+        &self,
+        node: NodeId,
+        file: Fh,
+        durability: Durability,
+    ) -> Result<(), Errno> {
+        let op = op::Fsync { file, durability };
+        answer(self.fs.fsync(&self.cx(), node, op))
+    }
+
+    pub(crate) fn fsyncdir(&self, node: NodeId, file: Fh) -> Result<(), Errno> {
+        let durability = Durability::Full;
+        let op = op::Fsync { file, durability };
+        answer(self.fs.fsyncdir(&self.cx(), node, op))
+    }
+
+    pub(crate) fn statfs(&self, node: NodeId) -> Result<Statistics, Errno> {
+        answer(self.fs.statfs(&self.cx(), node))
+    }
+
+    pub(crate) fn fallocate(
+        &self,
+        (node, file): (NodeId, Fh),
+        (at, length): (u64, u64),
+        mode: FallocateMode,
+    ) -> Result<(), Errno> {
+        let (offset, length) = (offset(at), offset(length));
+        let op = op::Fallocate {
+            file,
+            offset,
+            length,
+            mode,
+        };
+        answer(self.fs.fallocate(&self.cx(), node, op))
+    }
+
+    pub(crate) fn lseek(
+        &self,
+        (node, file): (NodeId, Fh),
+        at: u64,
+        whence: op::Whence,
+    ) -> Result<u64, Errno> {
+        let offset = offset(at);
+        let op = op::Lseek {
+            file,
+            offset,
+            whence,
+        };
+        answer(self.fs.lseek(&self.cx(), node, op))
+    }
+
+    pub(crate) fn copy(
+        &self,
+        (node, from, from_at): (NodeId, Fh, u64),
+        (to_node, to, to_at): (NodeId, Fh, u64),
+        len_bytes: u64,
+    ) -> Result<u64, Errno> {
+        let op = op::CopyFileRange {
+            from,
+            from_offset: offset(from_at),
+            to_node,
+            to,
+            to_offset: offset(to_at),
+            len_bytes,
+        };
+        answer(self.fs.copy_file_range(&self.cx(), node, op))
+    }
+
     pub(crate) fn forget(&self, node: NodeId, count: u64) {
         self.fs.forget(node, count);
     }
@@ -348,4 +422,10 @@ pub(crate) fn mode_of(path: &Path) -> u32 {
 
 pub(crate) fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+pub(crate) fn make_fifo(path: &Path) {
+    let mode = rustix::fs::Mode::RWXU;
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
 }

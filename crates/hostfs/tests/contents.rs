@@ -1,0 +1,329 @@
+//! What is in files: bytes, holes, times, and getting them onto the disk.
+
+mod kit;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use kit::store::Store;
+use kit::{Guest, READ, READ_WRITE, ROOT, WRITE, make_fifo};
+use virtiofs_protocol::op::{Durability, Setattr, TimeChange, Whence};
+use virtiofs_protocol::{Errno, FallocateMode, FileOffset, Timestamp};
+
+const GIB: u64 = 1 << 30;
+
+#[test]
+fn syncing_through_a_fifo_does_not_open_it() {
+    let share = tempfile::tempdir().unwrap();
+    let fifo = share.path().join("fifo");
+    make_fifo(&fifo);
+    let guest = Guest::on(share.path());
+    let node = guest.lookup(ROOT, "fifo").unwrap().node;
+    let path = fifo.clone();
+    // Whoever opens a FIFO for writing sleeps until somebody opens it for reading.
+    let writer = std::thread::spawn(move || std::fs::File::options().write(true).open(path));
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(guest.syncfs(node), Err(Errno::INVAL));
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!writer.is_finished(), "the FIFO was opened");
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut reader = std::fs::File::options();
+    let reader = reader.read(true).custom_flags(nonblocking).open(&fifo);
+    assert!(writer.join().unwrap().is_ok());
+    drop(reader);
+}
+
+#[test]
+fn data_directories_and_the_whole_file_system_are_synced() {
+    let share = tempfile::tempdir().unwrap();
+    let guest = Guest::on(share.path());
+    let (entry, file) = guest.create(ROOT, "file", WRITE).unwrap();
+    guest.write(entry.node, file, 0, b"x").unwrap();
+    guest.fsync(entry.node, file, Durability::Full).unwrap();
+    guest.fsync(entry.node, file, Durability::DataOnly).unwrap();
+    let directory = guest.opendir(ROOT).unwrap();
+    guest.fsyncdir(ROOT, directory).unwrap();
+    guest.syncfs(ROOT).unwrap();
+    guest.syncfs(entry.node).unwrap();
+    // A handle of the wrong kind is none.
+    assert_eq!(guest.fsyncdir(ROOT, file), Err(Errno::BADF));
+    assert_eq!(
+        guest.fsync(ROOT, directory, Durability::Full),
+        Err(Errno::BADF)
+    );
+}
+
+#[test]
+fn the_numbers_of_statfs_are_the_hosts() {
+    let Some(store) = Store::tmpfs() else { return };
+    let guest = Guest::on(store.path());
+    let told = guest.statfs(ROOT).unwrap();
+    let want = rustix::fs::statvfs(store.path()).unwrap();
+    assert_eq!(told.blocks, want.f_blocks);
+    assert_eq!(told.files, want.f_files);
+    assert_eq!(u64::from(told.block_bytes), want.f_bsize);
+    assert_eq!(u64::from(told.fragment_bytes), want.f_frsize);
+    assert_eq!(told.name_max, 255);
+}
+
+#[test]
+fn names_are_bytes_up_to_255_of_them() {
+    let share = tempfile::tempdir().unwrap();
+    let guest = Guest::on(share.path());
+    let longest = "n".repeat(255);
+    guest.create(ROOT, &longest, WRITE).unwrap();
+    assert!(share.path().join(&longest).exists());
+    assert!(guest.lookup(ROOT, &longest).is_ok());
+    let longer = "n".repeat(256);
+    assert_eq!(
+        guest.create(ROOT, &longer, WRITE).map(drop),
+        Err(Errno::NAMETOOLONG)
+    );
+    let raw: &[u8] = b"\xff\xfe \n\x01";
+    std::fs::write(share.path().join(OsStr::from_bytes(raw)), b"raw").unwrap();
+    let node = guest.lookup(ROOT, raw).unwrap().node;
+    assert_eq!(guest.contents(node).unwrap(), b"raw");
+    let listed = guest.list(ROOT, 4096, kit::listing::Kind::Names).unwrap();
+    assert!(listed.iter().any(|entry| entry.name == raw));
+    assert!(listed.iter().any(|entry| entry.name == longest.as_bytes()));
+}
+
+#[test]
+fn a_symlink_keeps_4095_bytes_of_target() {
+    let share = tempfile::tempdir().unwrap();
+    let guest = Guest::on(share.path());
+    for len in [1, 59, 60, 4095] {
+        let target = vec![b't'; len];
+        // ext4 holds no target that does not fit into its block with the end.
+        match guest.symlink(ROOT, &format!("symlink-{len}"), &target) {
+            Ok(entry) => assert_eq!(guest.readlink(entry.node).unwrap(), target),
+            Err(errno) => assert_eq!((errno, len), (Errno::NAMETOOLONG, 4095)),
+        }
+    }
+    let Some(store) = Store::tmpfs() else { return };
+    let guest = Guest::on(store.path());
+    let target = vec![b't'; 4095];
+    let entry = guest.symlink(ROOT, "symlink", &target).unwrap();
+    assert_eq!(guest.readlink(entry.node).unwrap(), target);
+    assert_eq!(guest.readlink(ROOT), Err(Errno::INVAL));
+}
+
+#[test]
+fn offsets_beyond_four_gib_keep_their_place() {
+    let share = tempfile::tempdir().unwrap();
+    let guest = Guest::on(share.path());
+    let (entry, file) = guest.create(ROOT, "sparse", READ_WRITE).unwrap();
+    let node = entry.node;
+    let far = 5 * GIB + 3;
+    guest.write(node, file, far, b"far").unwrap();
+    assert_eq!(guest.read(node, file, far, 100).unwrap(), b"far");
+    assert_eq!(guest.read(node, file, far - 2, 4).unwrap(), b"\0\0fa");
+    let attributes = guest.getattr(node).unwrap();
+    assert_eq!(attributes.size_bytes, far + 3);
+    assert!(attributes.blocks_512 * 512 < GIB, "it is sparse");
+    let data = guest.lseek((node, file), 0, Whence::Data).unwrap();
+    assert!(data > 4 * GIB && data <= far, "{data}");
+    assert_eq!(guest.lseek((node, file), 0, Whence::Hole).unwrap(), 0);
+    let end = guest.lseek((node, file), data, Whence::Hole).unwrap();
+    assert_eq!(end, far + 3);
+    assert_eq!(
+        guest.lseek((node, file), end, Whence::Data),
+        Err(Errno::NXIO)
+    );
+    let change = Setattr {
+        size: FileOffset::new(6 * GIB).ok(),
+        ..Setattr::default()
+    };
+    assert_eq!(guest.setattr(node, change).unwrap().size_bytes, 6 * GIB);
+    // Beyond what any file may hold, and within what an offset may be.
+    let end = 1 << 60;
+    assert_eq!(guest.write(node, file, end, b"x"), Err(Errno::FBIG));
+    assert_eq!(guest.read(node, file, end, 10), Ok(Vec::new()));
+}
+
+#[test]
+fn each_mode_of_fallocate_does_what_the_host_does() {
+    let Some(store) = Store::xfs() else { return };
+    let guest = Guest::on(store.path());
+    let (entry, file) = guest.create(ROOT, "file", READ_WRITE).unwrap();
+    let open = (entry.node, file);
+    let block = 4096;
+    let page = |byte| vec![byte; 4096];
+    for (at, byte) in [(0, b'a'), (1, b'b'), (2, b'c')] {
+        guest
+            .write(open.0, open.1, at * block, &page(byte))
+            .unwrap();
+    }
+    let size = || guest.getattr(open.0).unwrap().size_bytes;
+    let first = |at| guest.read(open.0, open.1, at * block, 1).unwrap()[0];
+    let none = FallocateMode::empty();
+    guest.fallocate(open, (0, 5 * block), none).unwrap();
+    assert_eq!(size(), 5 * block);
+    guest
+        .fallocate(open, (0, 9 * block), FallocateMode::KEEP_SIZE)
+        .unwrap();
+    assert_eq!(size(), 5 * block);
+    let punch = FallocateMode::PUNCH_HOLE | FallocateMode::KEEP_SIZE;
+    guest.fallocate(open, (block, block), punch).unwrap();
+    assert_eq!((first(0), first(1), first(2)), (b'a', 0, b'c'));
+    guest
+        .fallocate(open, (0, block), FallocateMode::COLLAPSE_RANGE)
+        .unwrap();
+    assert_eq!((size(), first(0), first(1)), (4 * block, 0, b'c'));
+    guest
+        .fallocate(open, (block, block), FallocateMode::INSERT_RANGE)
+        .unwrap();
+    assert_eq!((size(), first(1), first(2)), (5 * block, 0, b'c'));
+    guest
+        .fallocate(open, (2 * block, block), FallocateMode::ZERO_RANGE)
+        .unwrap();
+    assert_eq!(first(2), 0);
+    let undefined = FallocateMode::from_bits_retain(1 << 20);
+    assert_eq!(
+        guest.fallocate(open, (0, block), undefined),
+        Err(Errno::OPNOTSUPP)
+    );
+    assert_eq!(guest.fallocate(open, (0, 0), none), Err(Errno::INVAL));
+}
+
+#[test]
+fn a_range_is_copied_between_files_and_stops_at_the_end() {
+    let share = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..100_000_u32).map(|i| i.to_le_bytes()[1]).collect();
+    std::fs::write(share.path().join("from"), &bytes).unwrap();
+    let guest = Guest::on(share.path());
+    let from = guest.lookup(ROOT, "from").unwrap().node;
+    let from = (from, guest.open(from, READ).unwrap());
+    let (entry, to) = guest.create(ROOT, "to", READ_WRITE).unwrap();
+    let copied = guest.copy((from.0, from.1, 1000), (entry.node, to, 500), 10_000_000);
+    assert_eq!(copied, Ok(99_000));
+    let copy = std::fs::read(share.path().join("to")).unwrap();
+    assert_eq!(copy[500..], bytes[1000..]);
+    assert_eq!(
+        guest.copy((from.0, from.1, 100_000), (entry.node, to, 0), 10),
+        Ok(0)
+    );
+}
+
+#[test]
+fn times_before_1970_and_their_nanoseconds_are_kept() {
+    let share = tempfile::tempdir().unwrap();
+    std::fs::write(share.path().join("file"), b"").unwrap();
+    let guest = Guest::on(share.path());
+    let node = guest.lookup(ROOT, "file").unwrap().node;
+    let time = |secs: i64, nanos| {
+        Some(TimeChange::To(
+            Timestamp::new(secs.cast_unsigned(), nanos).unwrap(),
+        ))
+    };
+    let change = Setattr {
+        atime: time(-1, 999_999_999),
+        mtime: time(-86_400 * 365, 1),
+        ..Setattr::default()
+    };
+    let told = guest.setattr(node, change).unwrap();
+    assert_eq!(told.atime, (-1, 999_999_999));
+    assert_eq!(told.mtime, (-86_400 * 365, 1));
+    let metadata = share.path().join("file").metadata().unwrap();
+    assert_eq!((metadata.atime(), metadata.atime_nsec()), (-1, 999_999_999));
+    let only_mtime = Setattr {
+        mtime: Some(TimeChange::Now),
+        ..Setattr::default()
+    };
+    let told = guest.setattr(node, only_mtime).unwrap();
+    assert_eq!(told.atime, (-1, 999_999_999), "what is not mentioned stays");
+    assert!(told.mtime.0 > 1_600_000_000);
+}
+
+/// A symlink, a FIFO, a socket: their times and owners change, and nothing of them is opened.
+#[test]
+fn attributes_of_what_is_never_opened_can_be_changed() {
+    let share = tempfile::tempdir().unwrap();
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    std::os::unix::fs::symlink(outside.path(), share.path().join("symlink")).unwrap();
+    make_fifo(&share.path().join("fifo"));
+    let _socket = std::os::unix::net::UnixListener::bind(share.path().join("socket")).unwrap();
+    let guest = Guest::on(share.path());
+    let before = outside.as_file().metadata().unwrap();
+    for name in ["symlink", "fifo", "socket"] {
+        let node = guest.lookup(ROOT, name).unwrap().node;
+        let change = Setattr {
+            mtime: Some(TimeChange::To(Timestamp::new(1_000_000, 5).unwrap())),
+            ..Setattr::default()
+        };
+        assert_eq!(
+            guest.setattr(node, change).unwrap().mtime,
+            (1_000_000, 5),
+            "{name}"
+        );
+        let cut = Setattr {
+            size: FileOffset::new(0).ok(),
+            ..Setattr::default()
+        };
+        assert_eq!(
+            guest.setattr(node, cut).map(drop),
+            Err(Errno::INVAL),
+            "{name}"
+        );
+        assert!(guest.open(node, READ).is_err(), "{name}");
+    }
+    let after = outside.as_file().metadata().unwrap();
+    assert_eq!(
+        before.mtime_nsec(),
+        after.mtime_nsec(),
+        "the target is another file"
+    );
+    assert!(
+        share
+            .path()
+            .join("fifo")
+            .metadata()
+            .unwrap()
+            .file_type()
+            .is_fifo()
+    );
+}
+
+#[test]
+fn a_single_file_is_a_share() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), b"alone").unwrap();
+    let guest = Guest::on(file.path());
+    assert_eq!(guest.getattr(ROOT).unwrap().size_bytes, 5);
+    assert_eq!(guest.contents(ROOT).unwrap(), b"alone");
+    let open = guest.open(ROOT, WRITE).unwrap();
+    guest.write(ROOT, open, 5, b"!").unwrap();
+    guest.fsync(ROOT, open, Durability::Full).unwrap();
+    assert_eq!(std::fs::read(file.path()).unwrap(), b"alone!");
+    assert_eq!(guest.lookup(ROOT, "name").map(drop), Err(Errno::NOTDIR));
+    assert_eq!(guest.opendir(ROOT).map(drop), Err(Errno::NOTDIR));
+    guest.syncfs(ROOT).unwrap();
+    guest.statfs(ROOT).unwrap();
+}
+
+#[test]
+fn the_hosts_root_is_a_share() {
+    let guest = Guest::on(Path::new("/"));
+    let (mut node, place) = (ROOT, tempfile::NamedTempFile::new().unwrap());
+    std::fs::write(place.path(), b"deep").unwrap();
+    for name in place.path().iter().skip(1) {
+        node = guest.lookup(node, name.as_bytes()).unwrap().node;
+    }
+    assert_eq!(guest.contents(node).unwrap(), b"deep");
+    let listed = guest
+        .list(ROOT, 1 << 16, kit::listing::Kind::LookedUp)
+        .unwrap();
+    for name in ["proc", "dev", "etc"] {
+        assert!(
+            listed.iter().any(|entry| entry.name == name.as_bytes()),
+            "{name}"
+        );
+    }
+    // The way up ends at the root for a guest: `..` is no name.
+    assert_eq!(guest.lookup(ROOT, "..").map(drop), Err(Errno::INVAL));
+    let root = rustix::fs::statat(rustix::fs::CWD, "/", rustix::fs::AtFlags::empty()).unwrap();
+    assert_eq!(guest.getattr(ROOT).unwrap().ino, root.st_ino);
+}
