@@ -3,8 +3,9 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use virtiofs_protocol::{Filesystem, Served, Session};
 
@@ -96,8 +97,8 @@ impl Turn {
                 }
             }
             self.publish(&work.used);
-            work.session.rest();
-            if !work.available.arm() && !sleep(&work.kick, stop)? {
+            let most = work.session.rest();
+            if !work.available.arm() && !sleep(&work.kick, stop, most)? {
                 return Ok(());
             }
         }
@@ -144,13 +145,15 @@ impl Turn {
     }
 }
 
-/// Waits for the driver's kick; false when it is time to stop.
-fn sleep(kick: &OwnedFd, stop: &OwnedFd) -> Result<bool, DeviceError> {
+/// Waits for the driver's kick, or for as long as it may; false when it is time to stop.
+fn sleep(kick: &OwnedFd, stop: &OwnedFd, most: Option<Duration>) -> Result<bool, DeviceError> {
+    // What cannot be said as a timespec is longer than any machine runs.
+    let most = most.and_then(|most| Timespec::try_from(most).ok());
     let mut both = [
         PollFd::new(kick, PollFlags::IN),
         PollFd::new(stop, PollFlags::IN),
     ];
-    match poll(&mut both, None) {
+    match poll(&mut both, most.as_ref()) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(errno) => return Err(DeviceError::Kick(errno)),
     }
@@ -162,6 +165,9 @@ fn sleep(kick: &OwnedFd, stop: &OwnedFd) -> Result<bool, DeviceError> {
         .intersects(PollFlags::ERR | PollFlags::NVAL)
     {
         return Err(DeviceError::Kick(Errno::BADF));
+    }
+    if both[0].revents().is_empty() {
+        return Ok(true);
     }
     match rustix::io::read(kick, &mut [0; 8]) {
         Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(true),

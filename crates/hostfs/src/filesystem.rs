@@ -1,5 +1,8 @@
 //! Each request to the function that does its work.
 
+use std::os::fd::AsFd;
+use std::time::Duration;
+
 use virtiofs_protocol::{
     Attr, Context, DirEntries, Entry, Errno, ExtendedAttr, Filesystem, GuestPages, HangUp,
     InitFlags, Negotiated, NodeId, Opened, Outcome, PageWriter, Readable, Statistics, Writable, op,
@@ -69,8 +72,12 @@ impl Filesystem for PassthroughFs {
         }
     }
 
-    fn rest(&self) {
+    fn rest(&self) -> Option<Duration> {
         self.retired.close_all();
+        if self.reserve.is_short() {
+            self.reserve.fill(self.root.directory.as_fd());
+        }
+        self.close_idle()
     }
 
     fn getattr(&self, cx: &Context<'_>, node: NodeId, op: op::Getattr) -> Outcome<Attr> {

@@ -5,7 +5,7 @@ pub(crate) mod cursor;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
-use virtiofs_protocol::{Errno, Fh};
+use virtiofs_protocol::{Errno, Fh, NodeId};
 
 use crate::mounts::Mount;
 use crate::slab::{Row, Slab};
@@ -23,6 +23,7 @@ pub(crate) enum Placement {
 /// An open regular file.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
+    pub(crate) node: NodeId,
     pub(crate) descriptor: OwnedFd,
     pub(crate) mount: Arc<Mount>,
     pub(crate) placement: Placement,
@@ -31,6 +32,7 @@ pub(crate) struct OpenFile {
 /// An open directory.
 #[derive(Debug)]
 pub(crate) struct OpenDirectory {
+    pub(crate) node: NodeId,
     pub(crate) descriptor: OwnedFd,
     pub(crate) cursor: Mutex<Cursor>,
 }
@@ -141,9 +143,32 @@ impl Handles {
         self.0.remove(handle.raw()).map(drop).ok_or(Errno::BADF)
     }
 
+    /// Something open that is this node's. Looks at all: for a node that was lost otherwise.
+    pub(crate) fn any_of(&self, node: NodeId) -> Option<Arc<Row<Handle>>> {
+        self.0.find(|handle| handle.node() == node)
+    }
+
     /// Gives all numbers back.
     pub(crate) fn clear(&self) {
         self.0.clear_except(0);
+    }
+}
+
+impl Handle {
+    fn node(&self) -> NodeId {
+        match self {
+            Self::File(file) => file.node,
+            Self::Directory(directory) => directory.node,
+        }
+    }
+}
+
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::File(file) => file.as_fd(),
+            Self::Directory(directory) => directory.descriptor.as_fd(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod table;
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
@@ -29,6 +30,8 @@ pub(crate) struct Inode {
     pub(crate) mount: Arc<Mount>,
     /// An `O_PATH` descriptor of the inode itself. Set for as long as it is hot, or needed.
     pub(crate) descriptor: ArcSwapOption<OwnedFd>,
+    /// The descriptor was used since it was last asked about.
+    used: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -48,6 +51,8 @@ pub(crate) struct State {
     pub(crate) lookups: u64,
     /// Inodes anchored in this directory.
     pub(crate) children: u64,
+    /// Requests that are taking its name away: its descriptor stays.
+    pub(crate) pins: u32,
     /// Out of the table: nobody may count on it any more.
     pub(crate) gone: bool,
 }
@@ -64,12 +69,14 @@ impl Inode {
             anchor: None,
             lookups: 1,
             children: 0,
+            pins: 0,
             gone: false,
         };
         Self {
             kind,
             mount,
             descriptor: ArcSwapOption::new(descriptor.map(Arc::new)),
+            used: AtomicBool::new(true),
             state: Mutex::new(state),
         }
     }
@@ -83,9 +90,36 @@ impl Inode {
         self.kind == FileType::Directory
     }
 
-    /// Whether it can do without a descriptor.
-    pub(crate) fn can_be_found_by_name(&self) -> bool {
-        self.mount.identity == Identity::Birth && self.state().anchor.is_some()
+    /// The descriptor that it holds, for a use that makes it worth keeping.
+    pub(crate) fn held(&self) -> Option<Arc<OwnedFd>> {
+        let held = self.descriptor.load_full();
+        if held.is_some() && !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        held
+    }
+
+    /// Whether the descriptor was used since this was last asked.
+    pub(crate) fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// The name that it can be found by without a descriptor, if there is one.
+    pub(crate) fn findable(&self) -> Option<Anchor> {
+        if self.mount.identity == Identity::Pinned {
+            return None;
+        }
+        self.state().anchor.clone()
+    }
+
+    /// Lets the descriptor go, if the inode still hangs where it was found; returns whether it did.
+    pub(crate) fn let_go(&self, found_at: &Anchor) -> bool {
+        let state = self.state();
+        let may = state.pins == 0 && state.anchor.as_ref() == Some(found_at);
+        if may {
+            self.descriptor.store(None);
+        }
+        may
     }
 }
 

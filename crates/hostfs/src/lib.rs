@@ -7,6 +7,8 @@
 //! - `ops` does the work of a request, by family as in `virtiofs_protocol::op`;
 //! - `reach` turns a node number into a descriptor, whatever is left of the node on the host;
 //! - `inode` knows every inode that the guest looked up: by number, by identity, by name;
+//! - `hot` bounds the descriptors that inodes hold, and finds those that are idle; `reserve` keeps
+//!   some free for inodes that lose their name;
 //! - `retired` keeps what was forgotten until there is time to close it;
 //! - `handle` knows what is open; `mounts` what kind of store holds it; `acting_as` who asks;
 //! - `xattr_rules` gives extended attributes their names on the other side;
@@ -23,6 +25,7 @@ mod mounts;
 mod ops;
 mod options;
 mod reach;
+mod reserve;
 mod retired;
 mod root;
 mod slab;
@@ -50,6 +53,7 @@ use hot::Hot;
 use inode::key::{Key, tells_birth};
 use inode::table::{Newcomer, Table};
 use mounts::Mounts;
+use reserve::Reserve;
 use retired::Retired;
 
 /// A directory of the host as a file system for a guest.
@@ -62,6 +66,7 @@ pub struct PassthroughFs {
     hot: Hot,
     handles: Handles,
     mounts: Mounts,
+    reserve: Reserve,
     retired: Retired,
     /// The host's name of `security.capability`, where it has another one.
     renamed_capability: Option<CString>,
@@ -77,9 +82,10 @@ impl PassthroughFs {
         rustix::process::umask(rustix::fs::Mode::empty());
         let fs = Self {
             inodes: Table::new(options.max_inodes.map(|limit| limit.saturating_add(1))),
-            hot: Hot::new(options.descriptor_budget),
+            hot: Hot::new(options.descriptor_budget, options.descriptor_idle),
             handles: Handles::new(),
             mounts: Mounts::default(),
+            reserve: Reserve::default(),
             retired: Retired::default(),
             renamed_capability: ops::xattr::renamed_capability(&options.xattr),
             service: Service::of_this_thread(),
@@ -87,6 +93,7 @@ impl PassthroughFs {
             options,
         };
         fs.enter_root()?;
+        fs.reserve.fill(fs.root.directory.as_fd());
         Ok(fs)
     }
 
@@ -105,6 +112,11 @@ impl PassthroughFs {
             descriptor: Some(descriptor),
         })?;
         Ok(())
+    }
+
+    /// How many inodes hold a descriptor of their own, the root included. Looks at all.
+    pub fn held_descriptors(&self) -> usize {
+        self.inodes.holders()
     }
 
     /// How many inodes the guest knows, the root included.

@@ -1,5 +1,7 @@
 //! What an operator can choose about the file system.
 
+use std::time::Duration;
+
 use virtiofs_protocol::Validity;
 
 use crate::cache::CachePolicy;
@@ -95,6 +97,8 @@ pub struct Options {
     pub max_inodes: Option<u64>,
     /// Most descriptors kept for inodes; open files come on top.
     pub descriptor_budget: usize,
+    /// How long an unused one is kept, at least.
+    pub descriptor_idle: Duration,
 }
 
 impl Default for Options {
@@ -111,6 +115,7 @@ impl Default for Options {
             posix_acl: PosixAcl::Off,
             max_inodes: None,
             descriptor_budget: 512,
+            descriptor_idle: Duration::from_secs(5),
         }
     }
 }

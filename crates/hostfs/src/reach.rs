@@ -7,17 +7,51 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::fs::Statx;
+use rustix::fs::{OFlags, Statx};
 use virtiofs_protocol::{Errno, Name, NodeId};
 
 use crate::PassthroughFs;
-use crate::inode::Node;
+use crate::hot::Fate;
 use crate::inode::key::Key;
+use crate::inode::{Anchor, Node};
 use crate::sys;
 
 /// A name that moves while we look is followed so many times.
 const ATTEMPTS: usize = 4;
+
+/// What becomes of the descriptors found on the way to an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Finding {
+    /// Each inode keeps its own.
+    Kept,
+    /// They close again: this is a way to find out, on which nothing else is let go.
+    Passing,
+}
+
+/// A descriptor to start from, and the inodes below it with their names, the next one last.
+type Way = (Arc<OwnedFd>, Vec<(Node, CString)>);
+
+/// How badly room for descriptors is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// The budget is exceeded: what was used of late is spared.
+    Thrift,
+    /// There are none left.
+    Want,
+}
+
+/// An inode that keeps its descriptor while a request takes its name away.
+#[derive(Debug)]
+pub(crate) struct Pinned(pub(crate) Node);
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let mut state = self.0.value.state();
+        state.pins = state.pins.saturating_sub(1);
+    }
+}
 
 impl PassthroughFs {
     /// A descriptor of the inode: the one it holds, or one found by its name and verified.
@@ -26,47 +60,81 @@ impl PassthroughFs {
     ///
     /// # Errors
     ///
-    /// ESTALE when the inode is not where it was seen last.
+    /// ESTALE when the inode is not where it was seen last, and is not open either.
     pub(crate) fn descriptor(&self, node: &Node) -> Result<Arc<OwnedFd>, Errno> {
-        if let Some(descriptor) = node.value.descriptor.load_full() {
-            return Ok(descriptor);
+        if let Some(held) = self.held(node) {
+            return Ok(held);
         }
-        let mut last = Errno::STALE;
         for _ in 0..ATTEMPTS {
-            match self.descend(node) {
-                Ok(descriptor) => return Ok(descriptor),
-                Err(errno) => last = errno,
+            match self.descend(node, Finding::Kept) {
+                Err(Errno::STALE) => {}
+                found => return found,
             }
         }
-        Err(last)
+        self.descriptor_of_what_is_open(node)
+    }
+
+    /// The descriptor that it holds already.
+    fn held(&self, node: &Node) -> Option<Arc<OwnedFd>> {
+        let held = node.value.held()?;
+        self.hot.stir();
+        Some(held)
+    }
+
+    /// Lost on the host, but still open in the guest: what is open is the inode.
+    fn descriptor_of_what_is_open(&self, node: &Node) -> Result<Arc<OwnedFd>, Errno> {
+        let open = self.handles.any_of(NodeId::from_raw(node.number));
+        let open = open.ok_or(Errno::STALE)?;
+        let proc_self_fd = self.root.proc_self_fd.as_fd();
+        let found = self.retried(|| sys::reopen(proc_self_fd, open.value.as_fd(), OFlags::PATH))?;
+        Ok(self.keep(node, found))
     }
 
     /// Finds the nearest ancestor with a descriptor and comes down from it.
-    fn descend(&self, node: &Node) -> Result<Arc<OwnedFd>, Errno> {
-        let mut way = vec![Arc::clone(node)];
-        let mut names: Vec<CString> = Vec::new();
-        let mut held = loop {
-            let top = way.last().ok_or(Errno::STALE)?;
-            if let Some(descriptor) = top.value.descriptor.load_full() {
-                way.pop();
-                break descriptor;
-            }
-            let anchor = top.value.state().anchor.clone().ok_or(Errno::STALE)?;
-            names.push(anchor.name);
-            way.push(self.inodes.get(anchor.parent)?);
-        };
-        while let (Some(node), Some(name)) = (way.pop(), names.pop()) {
+    fn descend(&self, node: &Node, finding: Finding) -> Result<Arc<OwnedFd>, Errno> {
+        let (mut held, mut way) = self.way_to(node)?;
+        while let Some((node, name)) = way.pop() {
             let name = Name::new(&name).map_err(|_| Errno::STALE)?;
-            let found = self
-                .retried(|| sys::hold(held.as_fd(), name))
-                .map_err(gone_is_stale)?;
+            let hold = || sys::hold(held.as_fd(), name);
+            let found = match finding {
+                Finding::Kept => self.retried(hold),
+                Finding::Passing => hold(),
+            }
+            .map_err(gone_is_stale)?;
             let stat = sys::stat_fd(found.as_fd())?;
             if Key::new(&stat, node.value.mount.identity) != node.value.state().key {
                 return Err(Errno::STALE);
             }
-            held = self.keep(&node, found);
+            held = match finding {
+                Finding::Kept => self.keep(&node, found),
+                Finding::Passing => Arc::new(found),
+            };
         }
         Ok(held)
+    }
+
+    /// The way down to the inode from its nearest ancestor with a descriptor.
+    fn way_to(&self, node: &Node) -> Result<Way, Errno> {
+        let mut way = Vec::new();
+        let mut at = Arc::clone(node);
+        let mut mark = at.number;
+        loop {
+            if let Some(held) = at.value.descriptor.load_full() {
+                return Ok((held, way));
+            }
+            let anchor = at.value.state().anchor.clone().ok_or(Errno::STALE)?;
+            let parent = self.inodes.get(anchor.parent)?;
+            // Where the host moved directories about, what was seen last may go in a circle: a
+            // mark that moves on ever more rarely is met again.
+            if parent.number == mark {
+                return Err(Errno::STALE);
+            }
+            way.push((at, anchor.name));
+            if way.len().is_power_of_two() {
+                mark = parent.number;
+            }
+            at = parent;
+        }
     }
 
     /// Gives the inode a descriptor, unless another thread was faster.
@@ -87,25 +155,25 @@ impl PassthroughFs {
     /// Counts a new holder of a descriptor, and lets old ones go when there are too many.
     pub(crate) fn note_holder(&self, node: &Node) {
         if node.number != NodeId::ROOT.raw() && self.hot.add(NodeId::from_raw(node.number)) {
-            self.cool_down(2);
+            self.cool_down(2, Need::Thrift);
         }
     }
 
     /// Takes the descriptors of up to `wanted` inodes that can be found by name; looks at a few more.
-    fn cool_down(&self, wanted: usize) {
+    fn cool_down(&self, wanted: usize, need: Need) {
         let mut left = wanted;
-        for _ in 0..wanted * 4 {
+        for _ in 0..wanted * 8 {
             let Some(oldest) = self.hot.oldest() else {
                 return;
             };
-            let Ok(node) = self.inodes.get(oldest) else {
+            let Some(node) = self.holder(oldest) else {
                 continue;
             };
-            if self.is_where_it_was(&node) {
-                node.value.descriptor.store(None);
+            let spared = need == Need::Thrift && node.value.take_used();
+            if spared || !self.let_go(&node) {
+                self.hot.put_back(oldest);
+            } else {
                 left -= 1;
-            } else if node.value.descriptor.load().is_some() {
-                self.hot.add(oldest);
             }
             if left == 0 {
                 return;
@@ -113,21 +181,58 @@ impl PassthroughFs {
         }
     }
 
-    /// Whether the inode would be found again by its name alone.
-    fn is_where_it_was(&self, node: &Node) -> bool {
-        if !node.value.can_be_found_by_name() {
+    fn holder(&self, node: NodeId) -> Option<Node> {
+        let node = self.inodes.get(node).ok()?;
+        node.value.descriptor.load().is_some().then_some(node)
+    }
+
+    /// Lets the descriptor go where the inode would be found without it; returns whether it did.
+    fn let_go(&self, node: &Node) -> bool {
+        let anchor = node.value.findable();
+        anchor.is_some_and(|anchor| self.is_at(node, &anchor) && node.value.let_go(&anchor))
+    }
+
+    /// Whether the inode would be found by this name, and nothing else could be taken for it.
+    fn is_at(&self, node: &Node, anchor: &Anchor) -> bool {
+        let stat = || {
+            let parent = self.inodes.get(anchor.parent)?;
+            // Opened for a moment where it must be: kept, it would only take its child's place.
+            let directory = self.descend(&parent, Finding::Passing)?;
+            sys::stat_name(directory, Name::new(&anchor.name)?)
+        };
+        stat().is_ok_and(|stat| {
+            let key = Key::new(&stat, node.value.mount.identity);
+            key == node.value.state().key && !key.is_newborn()
+        })
+    }
+
+    /// Closes what was not used for a while; returns when to look again, if there is a reason to.
+    ///
+    /// A descriptor keeps the blocks of a file that the host has removed, and its mount busy.
+    pub(crate) fn close_idle(&self) -> Option<Duration> {
+        self.hot.sweep(|node| {
+            let Some(node) = self.holder(node) else {
+                return Fate::Gone;
+            };
+            if node.value.take_used() {
+                Fate::Used
+            } else if self.let_go(&node) || self.let_go_of_removed(&node) {
+                Fate::Gone
+            } else {
+                Fate::Needed
+            }
+        })
+    }
+
+    /// Lets go of an inode whose last name the host has removed: nobody can find it but by what is open.
+    ///
+    /// What the guest has removed itself hangs on no name, and is kept until it is forgotten.
+    fn let_go_of_removed(&self, node: &Node) -> bool {
+        let (Some(anchor), Some(held)) = (node.value.findable(), node.value.descriptor.load_full())
+        else {
             return false;
-        }
-        let parent = node
-            .value
-            .state()
-            .anchor
-            .as_ref()
-            .map(|anchor| anchor.parent);
-        // A parent that would have to be opened for this would only take the place of its child.
-        let parent = parent.and_then(|parent| self.inodes.get(parent).ok());
-        parent.is_some_and(|parent| parent.value.descriptor.load().is_some())
-            && self.stat_by_anchor(node).is_ok()
+        };
+        sys::stat_fd(held).is_ok_and(|stat| stat.stx_nlink == 0) && node.value.let_go(&anchor)
     }
 
     /// Runs a call that needs a descriptor; when there is none left, makes room and runs it again.
@@ -137,7 +242,7 @@ impl PassthroughFs {
     ) -> Result<T, Errno> {
         match call() {
             Err(Errno::MFILE | Errno::NFILE) => {
-                self.cool_down(16);
+                self.cool_down(16, Need::Want);
                 call()
             }
             done => done,
@@ -148,9 +253,9 @@ impl PassthroughFs {
     ///
     /// # Errors
     ///
-    /// ESTALE when it is not where it was seen last.
+    /// ESTALE when it is not where it was seen last, and is not open either.
     pub(crate) fn stat(&self, node: &Node) -> Result<Statx, Errno> {
-        let Some(descriptor) = node.value.descriptor.load_full() else {
+        let Some(descriptor) = self.held(node) else {
             return self
                 .stat_by_anchor(node)
                 .or_else(|_| sys::stat_fd(self.descriptor(node)?));
@@ -181,14 +286,28 @@ impl PassthroughFs {
     }
 
     /// Makes sure that an inode outlives the name it hangs on: to be called before the name goes.
-    pub(crate) fn pin(&self, parent: &Node, name: Name<'_>) -> Option<Node> {
-        let parent_id = NodeId::from_raw(parent.number);
-        let node = self.inodes.believed(parent_id, name.as_c_str())?;
-        if node.value.descriptor.load().is_none() {
-            // What cannot be found is not what stands under the name, and stays as it is.
-            let _ = self.descriptor(&node);
+    ///
+    /// # Errors
+    ///
+    /// ENFILE when there is no descriptor left for it, not even in the reserve.
+    pub(crate) fn pin(&self, parent: &Node, name: Name<'_>) -> Result<Option<Pinned>, Errno> {
+        let parent = NodeId::from_raw(parent.number);
+        let Some(node) = self.inodes.believed(parent, name.as_c_str()) else {
+            return Ok(None);
+        };
+        {
+            let mut state = node.value.state();
+            state.pins = state.pins.saturating_add(1);
         }
-        Some(node)
+        let pinned = Pinned(node);
+        loop {
+            match self.descriptor(&pinned.0) {
+                Err(Errno::MFILE | Errno::NFILE) if self.reserve.give() => {}
+                Err(Errno::MFILE | Errno::NFILE) => return Err(Errno::NFILE),
+                // What cannot be found is not what stands under the name, and stays as it is.
+                Ok(_) | Err(_) => return Ok(Some(pinned)),
+            }
+        }
     }
 }
 

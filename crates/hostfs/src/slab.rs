@@ -82,6 +82,23 @@ impl<T> Slab<T> {
         row
     }
 
+    /// How many rows' values are of a kind.
+    pub(crate) fn count(&self, of_it: impl Fn(&T) -> bool) -> usize {
+        let last = self.free().never_used;
+        (1..=last)
+            .filter_map(|index| self.slot(index)?.load_full())
+            .filter(|row| of_it(&row.value))
+            .count()
+    }
+
+    /// Some row whose value is wanted.
+    pub(crate) fn find(&self, wanted: impl Fn(&T) -> bool) -> Option<Arc<Row<T>>> {
+        let last = self.free().never_used;
+        (1..=last)
+            .filter_map(|index| self.slot(index)?.load_full())
+            .find(|row| wanted(&row.value))
+    }
+
     /// Takes out every row but the one of number `keep`.
     pub(crate) fn clear_except(&self, keep: u64) -> Vec<Arc<Row<T>>> {
         let last = self.free().never_used;

@@ -3,6 +3,8 @@
 //! An implementation knows no queue, no pool and no thread. It may be called from many threads at
 //! once. Methods that it does not have answer ENOSYS, which tells the guest not to ask again.
 
+use std::time::Duration;
+
 use rustix::io::Errno;
 
 use crate::attributes::{Attr, Entry, ExtendedAttr, Statistics};
@@ -100,7 +102,11 @@ pub trait Filesystem: Send + Sync {
     fn end(&self, why: HangUp);
 
     /// A queue's thread has answered all there was: what was put off may be done before it sleeps.
-    fn rest(&self) {}
+    ///
+    /// Returns how long it may sleep at most before this is called again; `None` is as long as it likes.
+    fn rest(&self) -> Option<Duration> {
+        None
+    }
 
     /// Finds a name; raises the lookup count of what it finds.
     fn lookup(&self, cx: &Context<'_>, parent: NodeId, op: op::Lookup<'_>) -> Outcome<Entry>;

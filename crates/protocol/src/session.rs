@@ -11,6 +11,7 @@ mod stub;
 mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -161,8 +162,10 @@ impl<F: Filesystem> Session<F> {
     }
 
     /// Does what requests have put off: to be called by a queue's thread before it sleeps.
-    pub fn rest(&self) {
-        self.fs.rest();
+    ///
+    /// Returns how long it may sleep at most before it calls again; `None` is as long as it likes.
+    pub fn rest(&self) -> Option<Duration> {
+        self.fs.rest()
     }
 
     /// How many requests made no sense since the start.

@@ -1,5 +1,7 @@
 //! By what an inode is told from every other one.
 
+use std::time::{Duration, SystemTime};
+
 use rustix::fs::Statx;
 
 /// `STATX_MNT_ID_UNIQUE` (linux/stat.h, since Linux 6.8): mount numbers that are never used twice.
@@ -34,6 +36,18 @@ impl Key {
             number: stat.stx_ino,
             birth,
         }
+    }
+
+    /// Whether an inode that takes over the number might be born at the same time.
+    ///
+    /// Birth times are of a coarse clock, which stands still for a tick (10 ms at most).
+    pub(crate) fn is_newborn(&self) -> bool {
+        let Ok(secs) = u64::try_from(self.birth.0) else {
+            return false;
+        };
+        let birth = Duration::new(secs, self.birth.1);
+        let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + birth);
+        age.is_ok_and(|age| age < Duration::from_millis(100))
     }
 }
 

@@ -106,16 +106,17 @@ impl Table {
     /// Remembers under which name an inode was seen just now.
     pub(crate) fn anchor(&self, node: &Node, parent: &Node, name: &CStr) {
         let parent_id = NodeId::from_raw(parent.number);
+        {
+            let state = node.value.state();
+            let here = |anchor: &Anchor| anchor.parent == parent_id && *anchor.name == *name;
+            if state.gone || state.anchor.as_ref().is_some_and(here) {
+                return;
+            }
+        }
         let anchor = Anchor {
             parent: parent_id,
             name: name.into(),
         };
-        {
-            let state = node.value.state();
-            if state.gone || state.anchor.as_ref() == Some(&anchor) {
-                return;
-            }
-        }
         {
             let mut state = parent.value.state();
             if state.gone {
@@ -174,14 +175,21 @@ impl Table {
 
     /// An inode's identity changed under its own descriptor (copy-up on overlayfs).
     pub(crate) fn rekey(&self, node: &Node, new: Key) {
-        let old = std::mem::replace(&mut node.value.state().key, new);
         let id = NodeId::from_raw(node.number);
+        let old = {
+            let mut shard = self.shard(&new);
+            let mut state = node.value.state();
+            // Gone, it is out of the indexes and must not come back; or another thread was faster.
+            if state.gone || state.key == new {
+                return;
+            }
+            shard.insert(new, id);
+            std::mem::replace(&mut state.key, new)
+        };
         let mut shard = self.shard(&old);
         if shard.get(&old) == Some(&id) {
             shard.remove(&old);
         }
-        drop(shard);
-        self.shard(&new).insert(new, id);
     }
 
     /// Drops every inode but the root.
@@ -197,6 +205,11 @@ impl Table {
         if let Some(root) = self.rows.get(NodeId::ROOT.raw()) {
             root.value.state().children = 0;
         }
+    }
+
+    /// How many inodes hold a descriptor. Looks at all.
+    pub(crate) fn holders(&self) -> usize {
+        self.rows.count(|inode| inode.descriptor.load().is_some())
     }
 
     /// How many inodes are known.

@@ -8,11 +8,10 @@ use rustix::fs::{
 };
 use rustix::path::DecInt;
 use virtiofs_protocol::op::{
-    self, Getattr, KillPrivileges, Permissions, Setattr, Symlink, TimeChange,
+    Getattr, KillPrivileges, Permissions, Setattr, Statx as AskedStatx, Symlink, TimeChange,
 };
 use virtiofs_protocol::{
-    Attr, AttrFlags, Context, Errno, ExtendedAttr, Fh, FileOffset, NodeId, Outcome, PageWriter,
-    Refusal,
+    Attr, AttrFlags, Context, Errno, ExtendedAttr, FileOffset, NodeId, Outcome, PageWriter, Refusal,
 };
 
 use crate::PassthroughFs;
@@ -26,38 +25,25 @@ const UTIME_NOW: i64 = 0x3fff_ffff;
 const UTIME_OMIT: i64 = 0x3fff_fffe;
 
 impl PassthroughFs {
-    pub(crate) fn op_getattr(&self, cx: &Context<'_>, node: NodeId, op: Getattr) -> Outcome<Attr> {
-        Ok(self.attr(&self.stat_or_open_file(cx, node, op.file)?))
+    pub(crate) fn op_getattr(&self, cx: &Context<'_>, node: NodeId, _op: Getattr) -> Outcome<Attr> {
+        let node = self.node(cx, node)?;
+        Ok(self.attr(&self.stat(&node)?))
     }
 
     pub(crate) fn op_statx(
         &self,
         cx: &Context<'_>,
         node: NodeId,
-        op: op::Statx,
+        _op: AskedStatx,
     ) -> Outcome<ExtendedAttr> {
-        let stat = self.stat_or_open_file(cx, node, op.file)?;
+        let node = self.node(cx, node)?;
+        let stat = self.stat(&node)?;
         let knows_birth = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
         Ok(ExtendedAttr {
             attr: self.attr(&stat),
             birth: knows_birth.then_some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec)),
             device: (stat.stx_dev_major, stat.stx_dev_minor),
         })
-    }
-
-    fn stat_or_open_file(
-        &self,
-        cx: &Context<'_>,
-        node: NodeId,
-        file: Option<Fh>,
-    ) -> Outcome<Statx> {
-        let node = self.node(cx, node)?;
-        let stat = match (self.stat(&node), file) {
-            // Lost on the host, but still open here: the open file is the inode.
-            (Err(Errno::STALE), Some(file)) => sys::stat_fd(self.handles.file(file)?.file()?)?,
-            (stat, _) => stat?,
-        };
-        Ok(stat)
     }
 
     fn attr(&self, stat: &Statx) -> Attr {

@@ -28,6 +28,7 @@ impl PassthroughFs {
         let descriptor =
             self.retried(|| sys::reopen(self.root.proc_self_fd.as_fd(), held.as_fd(), flags))?;
         let directory = OpenDirectory {
+            node,
             descriptor,
             cursor: Cursor::default().into(),
         };

@@ -99,6 +99,7 @@ impl PassthroughFs {
             Placement::Offset
         };
         let file = OpenFile {
+            node: NodeId::from_raw(node.number),
             descriptor,
             mount: Arc::clone(&node.value.mount),
             placement,

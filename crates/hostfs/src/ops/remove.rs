@@ -29,11 +29,11 @@ impl PassthroughFs {
     ) -> Outcome<()> {
         let (parent, directory) = self.directory(cx, parent)?;
         // The guest may hold the inode open, or as its working directory, when its last name goes.
-        let pinned = self.pin(&parent, name);
+        let pinned = self.pin(&parent, name)?;
         unlinkat(directory, name.as_c_str(), flags)?;
-        if let Some(node) = pinned {
+        if let Some(node) = &pinned {
             self.inodes
-                .unanchor(&node, NodeId::from_raw(parent.number), name.as_c_str());
+                .unanchor(&node.0, NodeId::from_raw(parent.number), name.as_c_str());
         }
         Ok(())
     }

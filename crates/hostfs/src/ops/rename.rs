@@ -16,8 +16,8 @@ impl PassthroughFs {
         let (from, from_directory) = self.directory(cx, parent)?;
         let (to, to_directory) = self.directory(cx, op.to_parent)?;
         // Both are held while the names move: nothing is looked for where it no longer is.
-        let moved = self.pin(&from, op.from);
-        let met = self.pin(&to, op.to);
+        let moved = self.pin(&from, op.from)?;
+        let met = self.pin(&to, op.to)?;
         let flags = rustix::fs::RenameFlags::from_bits_retain(op.flags.bits());
         renameat_with(
             from_directory,
@@ -26,18 +26,22 @@ impl PassthroughFs {
             op.to.as_c_str(),
             flags,
         )?;
-        if let Some(moved) = &moved {
+        let (moved, met) = (
+            moved.as_ref().map(|pinned| &pinned.0),
+            met.as_ref().map(|pinned| &pinned.0),
+        );
+        if let Some(moved) = moved {
             self.inodes
                 .unanchor(moved, NodeId::from_raw(from.number), op.from.as_c_str());
         }
-        if let Some(met) = &met {
+        if let Some(met) = met {
             self.inodes
                 .unanchor(met, NodeId::from_raw(to.number), op.to.as_c_str());
         }
-        if let Some(moved) = &moved {
+        if let Some(moved) = moved {
             self.inodes.anchor(moved, &to, op.to.as_c_str());
         }
-        if let (Some(met), true) = (&met, op.flags.contains(RenameFlags::EXCHANGE)) {
+        if let (Some(met), true) = (met, op.flags.contains(RenameFlags::EXCHANGE)) {
             self.inodes.anchor(met, &from, op.from.as_c_str());
         }
         Ok(())

@@ -14,6 +14,7 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, open};
 use virtiofs_hostfs::{Options, PassthroughFs, SharedRoot};
@@ -83,6 +84,27 @@ impl Guest {
     pub(crate) fn without(mut self, flags: InitFlags) -> Self {
         self.negotiated.flags.remove(flags);
         self
+    }
+
+    /// A share whose descriptors are idle as soon as they were not used between two looks.
+    pub(crate) fn forgetful(path: &Path) -> Self {
+        let options = Options {
+            descriptor_idle: Duration::ZERO,
+            ..Options::default()
+        };
+        Self::with(path, options)
+    }
+
+    /// Lets go of every descriptor that is not needed; needs a [`Guest::forgetful`] share.
+    ///
+    /// Returns how many inodes hold one all the same, the root left out.
+    pub(crate) fn cool(&self) -> usize {
+        // What was born just now keeps its descriptor: its birth time tells it from nothing yet.
+        std::thread::sleep(Duration::from_millis(120));
+        while let Some(pause) = self.fs.rest() {
+            std::thread::sleep(pause + Duration::from_micros(10));
+        }
+        self.fs.held_descriptors() - 1
     }
 
     pub(crate) fn cx(&self) -> Context<'_> {
