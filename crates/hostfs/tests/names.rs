@@ -228,6 +228,36 @@ fn a_whiteout_stands_where_the_file_was() {
     );
 }
 
+/// The guest looked the moved file up under its new name: from then on it is found there.
+#[test]
+fn a_file_that_the_host_renames_is_found_where_the_guest_looked_it_up_last() {
+    let share = tempfile::tempdir().unwrap();
+    let (guest, one, two) = two_known(&share);
+    std::fs::rename(share.path().join("one"), share.path().join("two")).unwrap();
+    assert_eq!(
+        guest.getattr(two).map(drop),
+        Err(Errno::STALE),
+        "it is gone"
+    );
+    assert_eq!(guest.lookup(ROOT, "two").unwrap().node, one);
+    assert_eq!(guest.getattr(one).unwrap().size_bytes, 3);
+    assert_eq!(guest.contents(one).unwrap(), b"one");
+}
+
+#[test]
+fn a_listing_finds_what_the_host_renamed_as_well() {
+    let share = tempfile::tempdir().unwrap();
+    let (guest, one, _) = two_known(&share);
+    std::fs::rename(share.path().join("one"), share.path().join("three")).unwrap();
+    let listed = guest
+        .list(ROOT, 4096, kit::listing::Kind::LookedUp)
+        .unwrap();
+    let three = listed.iter().find(|entry| entry.name == b"three").unwrap();
+    assert_eq!(three.node, Some(one));
+    assert_eq!(guest.getattr(one).unwrap().size_bytes, 3);
+    assert_eq!(guest.contents(one).unwrap(), b"one");
+}
+
 #[test]
 fn a_file_that_the_host_replaces_is_never_taken_for_the_old_one() {
     let share = tempfile::tempdir().unwrap();

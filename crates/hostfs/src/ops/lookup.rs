@@ -58,6 +58,8 @@ impl PassthroughFs {
                 }
             })?;
             if let Some(known) = self.count_known(&stat) {
+                // The host may have renamed it to here: from now on it is found here.
+                self.inodes.anchor(&known, parent, name.as_c_str());
                 return Ok(self.entry(cx, parent, &known, &stat));
             }
         }
@@ -125,6 +127,7 @@ impl PassthroughFs {
         stat: &Statx,
     ) -> Option<Result<Entry, Errno>> {
         if let Some(known) = self.count_known(stat) {
+            self.inodes.anchor(&known, parent, name.as_c_str());
             return Some(Ok(self.entry(cx, parent, &known, stat)));
         }
         let mount = self.mounts.known(stat.stx_mnt_id)?;
