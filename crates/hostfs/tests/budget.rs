@@ -27,7 +27,7 @@ fn a_tree_far_larger_than_the_budget_is_known_within_it() {
             std::fs::write(directory.join(file.to_string()), file.to_string()).unwrap();
         }
     }
-    std::thread::sleep(Duration::from_millis(120));
+    std::thread::sleep(Duration::from_millis(40));
     let options = Options {
         descriptor_budget: BUDGET,
         ..Options::default()
@@ -62,7 +62,7 @@ fn a_descriptor_in_use_outlives_many_that_are_not() {
         std::fs::write(share.path().join(number.to_string()), b"").unwrap();
     }
     std::fs::write(share.path().join("used"), b"").unwrap();
-    std::thread::sleep(Duration::from_millis(120));
+    std::thread::sleep(Duration::from_millis(40));
     let options = Options {
         descriptor_budget: BUDGET,
         ..Options::default()
@@ -105,7 +105,7 @@ fn idle_descriptors_close_and_then_nothing_is_left_to_wake_for() {
 fn descriptors_are_kept_for_the_period_that_is_asked_for() {
     let share = tempfile::tempdir().unwrap();
     std::fs::write(share.path().join("file"), b"").unwrap();
-    std::thread::sleep(Duration::from_millis(120));
+    std::thread::sleep(Duration::from_millis(40));
     let guest = Guest::on(share.path());
     guest.lookup(ROOT, "file").unwrap();
     let pause = guest.fs.rest().unwrap();

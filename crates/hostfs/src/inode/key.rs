@@ -11,6 +11,9 @@ pub(crate) const STATX_MNT_ID: u32 = 0x1000;
 /// `STATX_BTIME` (man 2 statx).
 const STATX_BTIME: u32 = 0x800;
 
+/// Two ticks of the slowest clock that Linux is built with (`CONFIG_HZ` 100).
+const TICK: Duration = Duration::from_millis(20);
+
 /// Identity of an inode: mount, device, number, and the time of its birth where that is part of it.
 ///
 /// The device belongs to it: a btrfs subvolume and its snapshot share mount, number and birth time.
@@ -38,16 +41,21 @@ impl Key {
         }
     }
 
+    /// Whether something lies on another mount, or on another device of the same one, as a btrfs subvolume does.
+    pub(crate) fn is_elsewhere(&self, stat: &Statx) -> bool {
+        self.mount != stat.stx_mnt_id || self.device != (stat.stx_dev_major, stat.stx_dev_minor)
+    }
+
     /// Whether an inode that takes over the number might be born at the same time.
     ///
-    /// Birth times are of a coarse clock, which stands still for a tick (10 ms at most).
+    /// Birth times are of a coarse clock, which stands still for a tick.
     pub(crate) fn is_newborn(&self) -> bool {
         let Ok(secs) = u64::try_from(self.birth.0) else {
             return false;
         };
         let birth = Duration::new(secs, self.birth.1);
         let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + birth);
-        age.is_ok_and(|age| age < Duration::from_millis(100))
+        age.is_ok_and(|age| age < TICK)
     }
 }
 

@@ -14,6 +14,8 @@ use crate::PassthroughFs;
 use crate::handle::cursor::{Cursor, Visit};
 use crate::handle::{Handle, OpenDirectory};
 use crate::inode::Node;
+use crate::inode::key::Key;
+use crate::mounts::Identity;
 use crate::sys;
 
 impl PassthroughFs {
@@ -92,7 +94,9 @@ impl PassthroughFs {
         name: Name<'_>,
     ) -> Result<Entry, Errno> {
         let stat = sys::stat_name(directory, name)?;
-        if let Some(entry) = self.enter_by_name(cx, parent, name, &stat) {
+        // One that was born just now is held for a while: nothing else tells it from its successor.
+        let newborn = Key::new(&stat, Identity::Birth).is_newborn();
+        if !newborn && let Some(entry) = self.enter_by_name(cx, parent, name, &stat) {
             return entry;
         }
         self.enter(cx, parent, name, self.found(directory, name)?)

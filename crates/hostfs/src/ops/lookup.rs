@@ -88,9 +88,30 @@ impl PassthroughFs {
         found: Found,
     ) -> Result<Entry, Errno> {
         let Found { held, stat } = found;
+        self.follow_copy_up(parent, name, &stat);
         let node = self.enter_unnamed(held, &stat)?;
         self.inodes.anchor(&node, parent, name.as_c_str());
         Ok(self.entry(cx, parent, &node, &stat))
+    }
+
+    /// Finds out whether what stands under a name is what stood there before, with another identity.
+    ///
+    /// On overlayfs a copy-up may change the number and the device. A descriptor from before it
+    /// shows the same change.
+    fn follow_copy_up(&self, parent: &Node, name: Name<'_>, stat: &Statx) {
+        let parent = NodeId::from_raw(parent.number);
+        let Some(believed) = self.inodes.believed(parent, name.as_c_str()) else {
+            return;
+        };
+        if believed.value.mount.identity != Identity::Pinned {
+            return;
+        }
+        let key = Key::new(stat, Identity::Pinned);
+        let held = believed.value.descriptor.load_full();
+        let now = held.and_then(|held| sys::stat_fd(held).ok());
+        if now.is_some_and(|now| Key::new(&now, Identity::Pinned) == key) {
+            self.inodes.rekey(&believed, key);
+        }
     }
 
     /// Enters what a descriptor holds, with one lookup.
@@ -156,9 +177,9 @@ impl PassthroughFs {
         node: &Node,
         stat: &Statx,
     ) -> Entry {
-        let another_mount = stat.stx_mnt_id != parent.value.state().key.mount;
-        let announced = another_mount && cx.negotiated.flags.contains(InitFlags::SUBMOUNTS);
-        let flags = if announced {
+        // A guest's mount point is a directory; and only there do directories change the device.
+        let begins = node.value.is_directory() && parent.value.state().key.is_elsewhere(stat);
+        let flags = if begins && cx.negotiated.flags.contains(InitFlags::SUBMOUNTS) {
             AttrFlags::SUBMOUNT
         } else {
             AttrFlags::empty()
