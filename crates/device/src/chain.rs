@@ -17,6 +17,10 @@ const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 
+/// Most pieces of guest memory that a chain consists of. Linux cuts a request of 1 MiB into fewer
+/// than 300; without a limit, one chain could name 65535 and make us keep as many numbers.
+const MOST_PIECES: usize = 4096;
+
 /// What a chain takes beyond its numbers; kept by the worker for the next one.
 #[derive(Debug)]
 pub(crate) struct Buffers {
@@ -58,6 +62,8 @@ pub(crate) enum BadChain {
     Order,
     /// Fewer readable bytes than a header has.
     Short,
+    /// More pieces than a request is worth.
+    Pieces,
 }
 
 impl Chain {
@@ -150,6 +156,9 @@ impl Buffers {
             writable = is_write;
             self.buffer(memory, descriptor, is_write)
                 .ok_or(BadChain::Memory)?;
+            if self.payload.len() + self.reply_body.len() > MOST_PIECES {
+                return Err(BadChain::Pieces);
+            }
             if descriptor.flags & NEXT == 0 {
                 return Ok(());
             }
@@ -199,6 +208,9 @@ impl Buffers {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
 
 /// Copies the first bytes of the pieces and cuts them off.
 fn take_front(pieces: &mut Vec<IoVec>, to: &mut [u8]) {

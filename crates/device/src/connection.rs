@@ -2,19 +2,18 @@
 
 mod queues;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{AtFlags, StatxFlags, statx};
-use rustix::io::Errno;
 use virtiofs_protocol::{Filesystem, HangUp, Session};
 
 use crate::error::ConnectionError;
 use crate::features::{MOST_QUEUES, MOST_REGIONS, protocol, virtio};
 use crate::memory::{Memory, Region, RegionLayout};
-use crate::message::{Message, receive, reply, request};
+use crate::message::{Halt, Message, Wire, request};
 use queues::Queues;
 
 /// What the operator chose about the device.
@@ -46,8 +45,16 @@ pub fn serve_connection<F: Filesystem + 'static>(
     options: &DeviceOptions,
     stop: BorrowedFd<'_>,
 ) -> Result<Ended, ConnectionError> {
+    let alarm = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(|errno| ConnectionError::Resources(errno.into()))?;
+    let alarm = Arc::new(alarm);
     let mut connection = Connection {
-        stream,
+        wire: Wire {
+            socket: stream,
+            stop,
+            alarm: alarm.as_fd(),
+        },
+        alarm: &alarm,
         has_tag: options.tag.is_some(),
         config: config(options.tag.as_deref().unwrap_or_default()),
         features: 0,
@@ -55,10 +62,16 @@ pub fn serve_connection<F: Filesystem + 'static>(
         memory: Arc::default(),
         queues: Queues::new(Arc::clone(session), options.store_threads),
         backend_channel: None,
+        refusals: 0,
     };
-    let ended = connection.serve(stop);
+    let ended = connection.serve();
+    let reported = connection.queues.late();
     connection.queues.tear_down(HangUp::Disconnected);
     session.end(HangUp::Disconnected);
+    let requests = connection.queues.late() - reported;
+    if requests > 0 {
+        tracing::error!("{}", ConnectionError::Late { requests });
+    }
     ended
 }
 
@@ -72,8 +85,12 @@ fn config(tag: &str) -> [u8; 40] {
     config
 }
 
+/// Refused messages that are logged one by one; a front-end can send any number.
+const LOGGED_REFUSALS: u32 = 16;
+
 struct Connection<'a, F> {
-    stream: &'a UnixStream,
+    wire: Wire<'a>,
+    alarm: &'a Arc<OwnedFd>,
     has_tag: bool,
     config: [u8; 40],
     features: u64,
@@ -81,7 +98,8 @@ struct Connection<'a, F> {
     memory: Arc<Memory>,
     queues: Queues<F>,
     /// The front-end's ear for requests of ours, of which there are none yet; kept open for it.
-    backend_channel: Option<std::os::fd::OwnedFd>,
+    backend_channel: Option<OwnedFd>,
+    refusals: u32,
 }
 
 /// What a message is answered with.
@@ -93,44 +111,50 @@ enum Answer {
 }
 
 impl<F: Filesystem + 'static> Connection<'_, F> {
-    fn serve(&mut self, stop: BorrowedFd<'_>) -> Result<Ended, ConnectionError> {
+    fn serve(&mut self) -> Result<Ended, ConnectionError> {
         loop {
-            let mut both = [
-                PollFd::new(self.stream, PollFlags::IN),
-                PollFd::from_borrowed_fd(stop, PollFlags::IN),
-            ];
-            match poll(&mut both, None) {
-                Ok(_) => {}
-                Err(Errno::INTR) => continue,
-                Err(errno) => return Err(ConnectionError::Socket(errno)),
+            let handled = self.wire.receive().and_then(|message| self.handle(message));
+            match handled {
+                Ok(()) => {}
+                Err(Halt::Closed) => return Ok(Ended::Disconnected),
+                Err(Halt::Stopped) => return Ok(Ended::Stopped),
+                Err(Halt::Failed(error)) => return Err(error),
             }
-            if !both[1].revents().is_empty() {
-                return Ok(Ended::Stopped);
-            }
-            let Some(message) = receive(self.stream)? else {
-                return Ok(Ended::Disconnected);
-            };
-            self.handle(message)?;
         }
     }
 
-    fn handle(&mut self, message: Message) -> Result<(), ConnectionError> {
+    fn handle(&mut self, message: Message) -> Result<(), Halt> {
         let (number, needs_reply) = (message.request, message.needs_reply());
         tracing::debug!("vhost-user message {number}");
         let acknowledges = needs_reply && self.protocol_features & protocol::REPLY_ACK != 0;
-        match self.answer(message)? {
-            Answer::Reply(payload) => reply(self.stream, number, &payload),
+        match self.answer(message) {
+            Answer::Reply(payload) => self.wire.reply(number, &payload)?,
             Answer::Done(Ok(())) if acknowledges => {
-                reply(self.stream, number, &0_u64.to_ne_bytes())
+                self.wire.reply(number, &0_u64.to_ne_bytes())?;
             }
-            Answer::Done(Ok(())) => Ok(()),
+            Answer::Done(Ok(())) => {}
             Answer::Done(Err(why)) if acknowledges => {
-                tracing::warn!("vhost-user message {number} refused: {why}");
-                reply(self.stream, number, &1_u64.to_ne_bytes())
+                self.log_refusal(number, &why);
+                self.wire.reply(number, &1_u64.to_ne_bytes())?;
             }
-            Answer::Done(Err(why)) => Err(ConnectionError::Protocol(format!(
-                "message {number}: {why}"
-            ))),
+            Answer::Done(Err(why)) => {
+                let why = format!("message {number}: {why}");
+                return Err(ConnectionError::Protocol(why).into());
+            }
+        }
+        match self.queues.late() {
+            0 => Ok(()),
+            requests => Err(ConnectionError::Late { requests }.into()),
+        }
+    }
+
+    fn log_refusal(&mut self, number: u32, why: &str) {
+        self.refusals = self.refusals.saturating_add(1);
+        if self.refusals <= LOGGED_REFUSALS {
+            tracing::warn!("vhost-user message {number} refused: {why}");
+        }
+        if self.refusals == LOGGED_REFUSALS {
+            tracing::warn!("further refusals on this connection are not logged");
         }
     }
 
@@ -138,14 +162,14 @@ impl<F: Filesystem + 'static> Connection<'_, F> {
         clippy::too_many_lines,
         reason = "one match over all messages, a line or two each"
     )]
-    fn answer(&mut self, mut message: Message) -> Result<Answer, ConnectionError> {
+    fn answer(&mut self, mut message: Message) -> Answer {
         let long = message
             .longs::<1>(0)
             .map(|[long]| long)
             .ok_or("payload too short");
         let state = message.words::<2>().ok_or("payload too short");
         let done = |result: Result<(), &str>| Answer::Done(result.map_err(str::to_owned));
-        Ok(match message.request {
+        match message.request {
             request::GET_FEATURES => Answer::Reply(virtio::OFFERED.to_ne_bytes().into()),
             request::SET_FEATURES => done(long.and_then(|features| {
                 let unknown = features & !virtio::OFFERED;
@@ -211,7 +235,7 @@ impl<F: Filesystem + 'static> Connection<'_, F> {
             }
             request::GET_CONFIG => Answer::Reply(self.config_reply(&message)),
             _ => done(Err("not known here, or not negotiated")),
-        })
+        }
     }
 
     fn get_base(&mut self, index: u32) -> Answer {
@@ -258,7 +282,7 @@ impl<F: Filesystem + 'static> Connection<'_, F> {
         for (index, descriptor) in message.descriptors.iter().enumerate() {
             let layout = region(message, 8 + 32 * index).ok_or("payload too short")?;
             memory
-                .add(map(layout, descriptor)?)
+                .add(map(layout, descriptor, self.alarm)?)
                 .map_err(|errno| format!("region {index}: {errno}"))?;
         }
         self.replace_memory(memory);
@@ -275,7 +299,7 @@ impl<F: Filesystem + 'static> Connection<'_, F> {
         }
         let mut memory = Memory::clone(&self.memory);
         memory
-            .add(map(layout, descriptor)?)
+            .add(map(layout, descriptor, self.alarm)?)
             .map_err(|errno| format!("region: {errno}"))?;
         self.replace_memory(memory);
         Ok(())
@@ -294,7 +318,7 @@ impl<F: Filesystem + 'static> Connection<'_, F> {
     /// Queues that run go on in the new generation; their chains keep the old one.
     fn replace_memory(&mut self, memory: Memory) {
         self.memory = Arc::new(memory);
-        self.queues.restart_in(&self.memory);
+        self.queues.move_to(&self.memory);
     }
 
     fn set_addresses(&mut self, message: &Message) -> Result<(), String> {
@@ -320,7 +344,7 @@ fn region(message: &Message, start: usize) -> Option<RegionLayout> {
     })
 }
 
-fn map(layout: RegionLayout, descriptor: &std::os::fd::OwnedFd) -> Result<Region, String> {
+fn map(layout: RegionLayout, descriptor: &OwnedFd, alarm: &Arc<OwnedFd>) -> Result<Region, String> {
     let size = statx(descriptor, c"", AtFlags::EMPTY_PATH, StatxFlags::SIZE)
         .map_err(|errno| format!("memory descriptor: {errno}"))?
         .stx_size;
@@ -329,5 +353,6 @@ fn map(layout: RegionLayout, descriptor: &std::os::fd::OwnedFd) -> Result<Region
     if end.is_none_or(|end| end > size) {
         return Err(format!("region ends at {end:?}, its file at {size}"));
     }
-    Region::map(layout, descriptor).map_err(|errno| format!("memory cannot be mapped: {errno}"))
+    Region::map(layout, descriptor, alarm)
+        .map_err(|errno| format!("memory cannot be mapped: {errno}"))
 }

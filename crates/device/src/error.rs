@@ -13,6 +13,12 @@ pub enum DeviceError {
         /// Entries.
         size: u16,
     },
+    /// A chain that was not given back stands in the ring once more.
+    #[error("chain {head} is available again before it was used")]
+    InFlight {
+        /// Its first descriptor.
+        head: u16,
+    },
     /// The descriptors by which a queue is woken do not work.
     #[error("cannot wait for the driver's kick: {0}")]
     Kick(Errno),
@@ -27,6 +33,20 @@ pub enum ConnectionError {
     /// The socket does not work.
     #[error("vhost-user socket: {0}")]
     Socket(Errno),
+    /// The front-end took away memory that it shares.
+    #[error("the front-end truncated the memory it shares")]
+    Memory,
+    /// Requests that the store does not end, when a queue had to stop.
+    #[error(
+        "{requests} requests are still inside a call of the store; they were answered with EIO"
+    )]
+    Late {
+        /// How many.
+        requests: usize,
+    },
+    /// The front-end asks and does not listen.
+    #[error("the front-end does not read replies")]
+    Deaf,
     /// A thread or descriptor could not be had.
     #[error("cannot serve the front-end: {0}")]
     Resources(std::io::Error),

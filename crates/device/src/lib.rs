@@ -7,16 +7,21 @@
 //! - `memory` maps what the front-end shares, a generation per memory table;
 //! - `ring` is a split virtqueue (virtio 1.3, 2.7) in that memory, `chain` one request in it;
 //! - `worker` serves one queue on one thread; `used` completes chains from any thread;
-//! - `pool` has the threads that may sleep.
+//! - `seat` says whose turn it is to serve a queue, `monitor` gives it to another thread when a call
+//!   takes long;
+//! - `pool` has the threads that may sleep, in a `lane` for each thing they sleep for.
 
 mod chain;
 mod connection;
 mod error;
 mod features;
+mod lane;
 mod memory;
 mod message;
+mod monitor;
 mod pool;
 mod ring;
+mod seat;
 mod used;
 mod worker;
 

@@ -2,11 +2,17 @@
 //!
 //! A generation stays mapped for as long as a chain of it is in use, whatever the front-end sends
 //! meanwhile. No Rust reference to guest memory exists: pieces are handed out as addresses.
+//! A front-end that takes its memory away is survived (`fault`), and a connection that ends takes
+//! its memory away from what is still inside a call ([`Memory::withdraw`]).
 //! This is one of the four modules that may use `unsafe`.
 #![expect(
     unsafe_code,
     reason = "one of the four islands: maps guest memory and reads rings in it"
 )]
+
+mod fault;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::os::fd::OwnedFd;
 use std::ptr;
@@ -14,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap, mremap, munmap};
 use virtiofs_protocol::{GuestPages, IoVec, ReplySpace};
 
 /// A region as the front-end describes it. Addresses and lengths in bytes.
@@ -34,6 +40,7 @@ pub(crate) struct Region {
     mapping_len: usize,
     /// Where the region begins in the mapping.
     skip: usize,
+    watch: Option<fault::Watch>,
 }
 
 // SAFETY: a region is an address range shared with another machine; it belongs to no thread.
@@ -42,12 +49,16 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// Maps a region of a file.
+    /// Maps a region of a file; `alarm` is an eventfd that is rung when the file is truncated below it.
     ///
     /// # Errors
     ///
     /// EINVAL for a layout that overflows or is empty; else the kernel's.
-    pub(crate) fn map(layout: RegionLayout, file: &OwnedFd) -> Result<Self, Errno> {
+    pub(crate) fn map(
+        layout: RegionLayout,
+        file: &OwnedFd,
+        alarm: &Arc<OwnedFd>,
+    ) -> Result<Self, Errno> {
         let ends = [
             layout.guest_address,
             layout.user_address,
@@ -73,13 +84,49 @@ impl Region {
                 layout.file_offset - skip,
             )
         }?;
-        let skip = usize::try_from(skip).map_err(|_| Errno::INVAL)?;
-        Ok(Self {
+        let mut region = Self {
             layout,
             mapping: mapping.cast(),
             mapping_len,
-            skip,
-        })
+            skip: usize::try_from(skip).unwrap_or(0),
+            watch: None,
+        };
+        region.watch = Some(fault::Watch::new(mapping, mapping_len, alarm)?);
+        Ok(region)
+    }
+
+    /// Maps the same memory at another address, too.
+    fn duplicate(&self) -> Option<Self> {
+        let alarm = self.watch.as_ref()?.alarm();
+        // SAFETY: with an old length of zero nothing moves: a shared mapping is mapped once more
+        // (man 2 mremap), at an address of the kernel's choice.
+        let mapping = unsafe {
+            mremap(
+                self.mapping.cast(),
+                0,
+                self.mapping_len,
+                MremapFlags::MAYMOVE,
+            )
+        }
+        .ok()?;
+        let mut region = Self {
+            layout: self.layout,
+            mapping: mapping.cast(),
+            mapping_len: self.mapping_len,
+            skip: self.skip,
+            watch: None,
+        };
+        region.watch = Some(fault::Watch::new(mapping, self.mapping_len, alarm).ok()?);
+        Some(region)
+    }
+
+    /// From now on what is written here reaches nobody.
+    fn detach(&self) {
+        // SAFETY: the range is what `map` mapped: guest memory, to which no references exist.
+        let replaced = unsafe { fault::replace(self.mapping.cast(), self.mapping_len) };
+        if let Err(errno) = replaced {
+            tracing::error!("guest memory cannot be taken away from a late request: {errno}");
+        }
     }
 
     pub(crate) fn layout(&self) -> RegionLayout {
@@ -96,6 +143,7 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        self.watch = None;
         // SAFETY: the range is exactly what `map` mapped, and whoever used it held the region.
         let unmapped = unsafe { munmap(self.mapping.cast(), self.mapping_len) };
         debug_assert!(unmapped.is_ok());
@@ -143,6 +191,28 @@ impl Memory {
 
     pub(crate) fn len(&self) -> usize {
         self.regions.len()
+    }
+
+    /// Takes the guest's memory away from whoever still uses this generation; returns it at other
+    /// addresses, for a last word.
+    ///
+    /// What such a request writes afterwards reaches nobody, but for pages that a device already
+    /// writes to by itself (direct I/O).
+    pub(crate) fn withdraw(&self) -> Self {
+        let regions = &self.regions;
+        let moved = regions
+            .iter()
+            .filter_map(|region| region.duplicate().map(Arc::new))
+            .collect();
+        regions.iter().for_each(|region| region.detach());
+        Self { regions: moved }
+    }
+
+    /// Whether the front-end truncated a region, and that was noticed.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        let poisoned =
+            |region: &Arc<Region>| region.watch.as_ref().is_some_and(fault::Watch::is_poisoned);
+        self.regions.iter().any(poisoned)
     }
 
     /// Calls `piece` with each contiguous part of a guest range; `None` where a part is not there.
@@ -196,6 +266,7 @@ const _: () = assert!(size_of::<Descriptor>() == 16);
 #[derive(Clone, Debug)]
 pub(crate) struct RingMemory {
     memory: Arc<Memory>,
+    at: RingAddresses,
     size: u16,
     descriptors: *mut u8,
     available: *mut u8,
@@ -222,6 +293,7 @@ impl RingMemory {
         let entries = usize::from(size);
         Some(Self {
             memory: Arc::clone(memory),
+            at,
             size,
             descriptors: memory.user_range(at.descriptors, 16 * entries, 16)?,
             // flags, idx, ring, used_event; and flags, idx, ring, avail_event.
@@ -232,6 +304,11 @@ impl RingMemory {
 
     pub(crate) fn memory(&self) -> &Arc<Memory> {
         &self.memory
+    }
+
+    /// The same ring in another generation of memory.
+    pub(crate) fn moved_to(&self, memory: &Arc<Memory>) -> Option<Self> {
+        Self::new(memory, self.size, self.at)
     }
 
     pub(crate) fn size(&self) -> u16 {

@@ -5,9 +5,11 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -21,6 +23,8 @@ const MOST_DESCRIPTORS: usize = 32;
 /// Most bytes of payload that any message has.
 const MOST_PAYLOAD: usize = 4096;
 const HEADER_BYTES: usize = 12;
+/// How long a front-end may leave replies unread.
+const DEAF: Duration = Duration::from_secs(10);
 
 const VERSION: u32 = 1;
 const VERSION_MASK: u32 = 3;
@@ -72,12 +76,8 @@ impl Message {
     pub(crate) fn words<const N: usize>(&self) -> Option<[u32; N]> {
         let mut words = [0; N];
         for (index, word) in words.iter_mut().enumerate() {
-            *word = u32::from_ne_bytes(
-                self.payload
-                    .get(4 * index..4 * index + 4)?
-                    .try_into()
-                    .ok()?,
-            );
+            let at = 4 * index;
+            *word = u32::from_ne_bytes(self.payload.get(at..at + 4)?.try_into().ok()?);
         }
         Some(words)
     }
@@ -93,109 +93,183 @@ impl Message {
     }
 }
 
-fn violation(why: impl Into<String>) -> ConnectionError {
-    ConnectionError::Protocol(why.into())
+fn violation(why: impl Into<String>) -> Halt {
+    Halt::Failed(ConnectionError::Protocol(why.into()))
 }
 
-/// Receives a message; `None` when the front-end has closed the connection between two of them.
-pub(crate) fn receive(socket: &UnixStream) -> Result<Option<Message>, ConnectionError> {
-    let mut descriptors = Vec::new();
-    let mut header = [0; HEADER_BYTES];
-    let got = fill(socket, &mut header, &mut descriptors)?;
-    if got == 0 {
-        return Ok(None);
-    }
-    if got < HEADER_BYTES {
-        return Err(violation(format!(
-            "connection closed after {got} bytes of a header"
-        )));
-    }
-    let word = |at: usize| {
-        u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-    };
-    let (request, flags, size) = (word(0), word(4), word(8));
-    if flags & VERSION_MASK != VERSION {
-        return Err(violation(format!(
-            "message {request} has version {}, not 1",
-            flags & VERSION_MASK
-        )));
-    }
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    if size > MOST_PAYLOAD {
-        return Err(violation(format!(
-            "message {request} of {size} bytes, at most {MOST_PAYLOAD} make sense"
-        )));
-    }
-    let mut payload = vec![0; size];
-    if fill(socket, &mut payload, &mut descriptors)? < size {
-        return Err(violation(format!(
-            "connection closed inside message {request}"
-        )));
-    }
-    Ok(Some(Message {
-        request,
-        flags,
-        payload,
-        descriptors,
-    }))
+/// Why no more messages are exchanged.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    /// The front-end has closed the connection between two messages.
+    Closed,
+    /// It is time to stop.
+    Stopped,
+    /// The connection cannot go on.
+    Failed(ConnectionError),
 }
 
-/// Reads until the buffer is full or the peer has closed; collects descriptors on the way.
-fn fill(
-    socket: &UnixStream,
-    buffer: &mut [u8],
-    descriptors: &mut Vec<OwnedFd>,
-) -> Result<usize, ConnectionError> {
-    let mut done = 0;
-    while done < buffer.len() {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut into = [IoSliceMut::new(&mut buffer[done..])];
-        let received = match recvmsg(socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => continue,
-            Err(Errno::CONNRESET) => return Ok(done),
-            received => received.map_err(ConnectionError::Socket)?,
-        };
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                descriptors.extend(rights);
+impl From<ConnectionError> for Halt {
+    fn from(error: ConnectionError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The socket, and what ends every wait at it: a front-end may fall silent at any byte.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wire<'a> {
+    pub(crate) socket: &'a UnixStream,
+    /// Readable when the daemon shall stop.
+    pub(crate) stop: BorrowedFd<'a>,
+    /// Readable when guest memory is gone.
+    pub(crate) alarm: BorrowedFd<'a>,
+}
+
+impl Wire<'_> {
+    /// Receives a message.
+    pub(crate) fn receive(self) -> Result<Message, Halt> {
+        let mut descriptors = Vec::new();
+        let mut header = [0; HEADER_BYTES];
+        let got = self.fill(&mut header, &mut descriptors)?;
+        if got == 0 {
+            return Err(Halt::Closed);
+        }
+        if got < HEADER_BYTES {
+            return Err(violation(format!(
+                "connection closed after {got} bytes of a header"
+            )));
+        }
+        let [request, flags, size] = words_of(header);
+        if flags & VERSION_MASK != VERSION {
+            return Err(violation(format!(
+                "message {request} has version {}, not 1",
+                flags & VERSION_MASK
+            )));
+        }
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        if size > MOST_PAYLOAD {
+            return Err(violation(format!(
+                "message {request} of {size} bytes, at most {MOST_PAYLOAD} make sense"
+            )));
+        }
+        let mut payload = vec![0; size];
+        if self.fill(&mut payload, &mut descriptors)? < size {
+            return Err(violation(format!(
+                "connection closed inside message {request}"
+            )));
+        }
+        Ok(Message {
+            request,
+            flags,
+            payload,
+            descriptors,
+        })
+    }
+
+    /// Reads until the buffer is full or the peer has closed; collects descriptors on the way.
+    fn fill(self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> Result<usize, Halt> {
+        let mut left = buffer;
+        let mut done = 0;
+        while !left.is_empty() {
+            self.wait(PollFlags::IN, None)?;
+            let mut space =
+                [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+            let mut into = [IoSliceMut::new(left)];
+            let received = match recvmsg(self.socket, &mut into, &mut control, flags) {
+                Err(Errno::INTR | Errno::AGAIN) => continue,
+                Err(Errno::CONNRESET) => return Ok(done),
+                received => received.map_err(ConnectionError::Socket)?,
+            };
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(rights) = message {
+                    descriptors.extend(rights);
+                }
+            }
+            if received.flags.contains(ReturnFlags::CTRUNC) || descriptors.len() > MOST_DESCRIPTORS
+            {
+                return Err(violation("more descriptors than a message takes"));
+            }
+            if received.bytes == 0 {
+                break;
+            }
+            done += received.bytes;
+            left = left.get_mut(received.bytes..).unwrap_or_default();
+        }
+        Ok(done)
+    }
+
+    /// Sends a reply to `request`.
+    pub(crate) fn reply(self, request: u32, payload: &[u8]) -> Result<(), Halt> {
+        let size = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
+        for word in [request, VERSION | REPLY, size] {
+            bytes.extend_from_slice(&word.to_ne_bytes());
+        }
+        bytes.extend_from_slice(payload);
+        let deadline = Instant::now() + DEAF;
+        let mut left = &bytes[..];
+        while !left.is_empty() {
+            let sent = sendmsg(
+                self.socket,
+                &[IoSlice::new(left)],
+                &mut SendAncillaryBuffer::default(),
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            );
+            match sent {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.wait(PollFlags::OUT, Some(deadline))?,
+                // Gone, and what it sent before is of no use to anybody.
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(Halt::Closed),
+                sent => {
+                    let sent = sent.map_err(ConnectionError::Socket)?;
+                    left = left.get(sent..).unwrap_or_default();
+                }
             }
         }
-        if received.flags.contains(ReturnFlags::CTRUNC) || descriptors.len() > MOST_DESCRIPTORS {
-            return Err(violation("more descriptors than a message takes"));
-        }
-        if received.bytes == 0 {
-            break;
-        }
-        done += received.bytes;
+        Ok(())
     }
-    Ok(done)
+
+    /// Waits until the socket is ready for that.
+    fn wait(self, ready: PollFlags, deadline: Option<Instant>) -> Result<(), Halt> {
+        loop {
+            let timeout = match deadline {
+                None => None,
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(ConnectionError::Deaf.into());
+                    }
+                    Timespec::try_from(left).ok()
+                }
+            };
+            let mut all = [
+                PollFd::new(self.socket, ready),
+                PollFd::from_borrowed_fd(self.stop, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.alarm, PollFlags::IN),
+            ];
+            match poll(&mut all, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(ConnectionError::Socket(errno).into()),
+            }
+            let [socket, stop, alarm] = all.map(|one| !one.revents().is_empty());
+            if stop {
+                return Err(Halt::Stopped);
+            }
+            if alarm {
+                return Err(ConnectionError::Memory.into());
+            }
+            if socket {
+                return Ok(());
+            }
+        }
+    }
 }
 
-/// Sends a reply to `request`.
-pub(crate) fn reply(
-    socket: &UnixStream,
-    request: u32,
-    payload: &[u8],
-) -> Result<(), ConnectionError> {
-    let size = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-    let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
-    for word in [request, VERSION | REPLY, size] {
-        bytes.extend_from_slice(&word.to_ne_bytes());
-    }
-    bytes.extend_from_slice(payload);
-    let mut left = &bytes[..];
-    while !left.is_empty() {
-        let sent = sendmsg(
-            socket,
-            &[IoSlice::new(left)],
-            &mut SendAncillaryBuffer::default(),
-            SendFlags::NOSIGNAL,
-        );
-        match sent {
-            Err(Errno::INTR) => {}
-            sent => left = &left[sent.map_err(ConnectionError::Socket)?..],
-        }
-    }
-    Ok(())
+fn words_of(header: [u8; HEADER_BYTES]) -> [u32; 3] {
+    let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3] = header;
+    [[a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3]].map(u32::from_ne_bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,11 @@
-//! Threads that may sleep: two lanes, so that a wait for a lock never starves the I/O that ends it.
+//! Where requests go that sleep: two lanes, so that a wait for a lock never starves the I/O that ends it.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::Arc;
 
-use virtiofs_protocol::{Filesystem, Lane, Session, Ticket};
+use virtiofs_protocol::{Filesystem, Session, Ticket};
 
 use crate::chain::Chain;
+use crate::lane::Lane;
 use crate::used::{Completion, UsedRing};
 
 /// A parked request on its way.
@@ -17,28 +16,13 @@ pub(crate) struct Job {
 }
 
 /// Threads of a lane when the operator leaves it to us: they sleep, so there may be many.
-const DEFAULT_THREADS: usize = 64;
-
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    threads: usize,
-    idle: usize,
-    closed: bool,
-}
-
-#[derive(Default)]
-struct LaneState {
-    queue: Mutex<Queue>,
-    woken: Condvar,
-}
+pub(crate) const DEFAULT_THREADS: usize = 64;
 
 /// The pool of one connection. Its threads start at first need and end with it.
 pub(crate) struct Pool<F> {
     session: Arc<Session<F>>,
-    store: Arc<LaneState>,
-    lock: Arc<LaneState>,
-    store_threads: usize,
+    store: Lane<Job>,
+    lock: Lane<Job>,
 }
 
 impl<F: Filesystem + 'static> Pool<F> {
@@ -49,109 +33,51 @@ impl<F: Filesystem + 'static> Pool<F> {
         } else {
             store_threads
         };
+        let work = || {
+            let session = Arc::clone(&session);
+            move |job| resume(&session, job)
+        };
         Self {
+            store: Lane::new("fs-store", store_threads, work()),
+            lock: Lane::new("fs-lock", DEFAULT_THREADS, work()),
             session,
-            store: Arc::default(),
-            lock: Arc::default(),
-            store_threads,
         }
     }
 
     /// Hands a job to its lane.
     pub(crate) fn submit(&self, job: Job) {
-        let (lane, name, most) = match job.ticket.lane() {
-            Lane::Store => (&self.store, "fs-store", self.store_threads),
-            Lane::Lock => (&self.lock, "fs-lock", DEFAULT_THREADS),
+        let lane = match job.ticket.lane() {
+            virtiofs_protocol::Lane::Store => &self.store,
+            virtiofs_protocol::Lane::Lock => &self.lock,
         };
-        let mut queue = lane.queue();
-        queue.jobs.push_back(job);
-        if queue.jobs.len() > queue.idle && queue.threads < most {
-            queue.threads += 1;
-            drop(queue);
-            self.start_thread(lane, name);
-        } else {
-            drop(queue);
-            lane.woken.notify_one();
-        }
-    }
-
-    fn start_thread(&self, lane: &Arc<LaneState>, name: &str) {
-        let (lane_there, session) = (Arc::clone(lane), Arc::clone(&self.session));
-        let started = thread::Builder::new()
-            .name(name.into())
-            .spawn(move || lane_there.work(&session));
-        if let Err(error) = started {
-            tracing::error!(
-                "no thread for work that sleeps: {error}; raise the limit of processes"
-            );
-            let mut queue = lane.queue();
-            queue.threads -= 1;
-            if queue.threads == 0 {
-                // Nobody is left to do it.
-                let jobs = std::mem::take(&mut queue.jobs);
-                drop(queue);
-                jobs.into_iter().for_each(|job| abandon(&self.session, job));
-            }
+        if let Err(jobs) = lane.submit(job) {
+            // Nobody is left to do it.
+            self.abandon(jobs);
         }
     }
 
     /// Answers what has not begun with EIO.
     pub(crate) fn abandon_waiting(&self) {
         for lane in [&self.store, &self.lock] {
-            let jobs = std::mem::take(&mut lane.queue().jobs);
-            jobs.into_iter().for_each(|job| abandon(&self.session, job));
+            self.abandon(lane.take_waiting());
         }
     }
-}
 
-impl<F> Drop for Pool<F> {
-    fn drop(&mut self) {
-        for lane in [&self.store, &self.lock] {
-            lane.queue().closed = true;
-            lane.woken.notify_all();
-        }
-    }
-}
-
-fn abandon<F: Filesystem>(session: &Session<F>, mut job: Job) {
-    let completed = session.abandon(job.chain.request(), job.ticket);
-    job.used.complete_parked(Completion {
-        head: job.chain.head,
-        written_bytes: completed.written_bytes,
-    });
-}
-
-impl LaneState {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn work<F: Filesystem>(&self, session: &Session<F>) {
-        while let Some(mut job) = self.next() {
-            let completed = session.resume(job.chain.request(), job.ticket);
+    fn abandon(&self, jobs: Vec<Job>) {
+        for mut job in jobs {
+            let completed = self.session.abandon(job.chain.request(), job.ticket);
             job.used.complete_parked(Completion {
                 head: job.chain.head,
                 written_bytes: completed.written_bytes,
             });
         }
     }
+}
 
-    fn next(&self) -> Option<Job> {
-        let mut queue = self.queue();
-        loop {
-            if let Some(job) = queue.jobs.pop_front() {
-                return Some(job);
-            }
-            if queue.closed {
-                queue.threads -= 1;
-                return None;
-            }
-            queue.idle += 1;
-            queue = self
-                .woken
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
-            queue.idle -= 1;
-        }
-    }
+fn resume<F: Filesystem>(session: &Session<F>, mut job: Job) {
+    let completed = session.resume(job.chain.request(), job.ticket);
+    job.used.complete_parked(Completion {
+        head: job.chain.head,
+        written_bytes: completed.written_bytes,
+    });
 }

@@ -18,7 +18,7 @@ pub(crate) enum Notification {
 }
 
 /// The device's side of an available ring.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct AvailableRing {
     pub(crate) memory: RingMemory,
     next: u16,
@@ -32,6 +32,11 @@ impl AvailableRing {
             next,
             notification,
         }
+    }
+
+    /// The same ring, to be read from another index on.
+    pub(crate) fn from(self, next: u16) -> Self {
+        Self { next, ..self }
     }
 
     /// The index from which the queue goes on when it is started again.
@@ -58,6 +63,11 @@ impl AvailableRing {
         Ok(Some(head))
     }
 
+    /// Whether a chain waits, or the ring is broken.
+    pub(crate) fn has_more(&self) -> bool {
+        self.memory.available_index() != self.next
+    }
+
     /// Asks for a kick at the next chain; true when there is one already.
     pub(crate) fn arm(&self) -> bool {
         match self.notification {
@@ -66,7 +76,7 @@ impl AvailableRing {
         }
         // The driver must see the wish before we look: else both sides wait (2.7.10).
         fence(Ordering::SeqCst);
-        self.memory.available_index() != self.next
+        self.has_more()
     }
 
     /// No kicks, please: we are looking anyway.

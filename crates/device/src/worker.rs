@@ -1,79 +1,185 @@
 //! One queue on one thread: pop, serve, complete, sleep.
+//!
+//! A thread that stays inside one call can be replaced by another one (`seat`), which goes on with
+//! the queue: so a call that hangs holds neither the queue nor whoever stops it.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use virtiofs_protocol::{Filesystem, Served, Session};
 
 use crate::chain::{Buffers, Chain};
 use crate::error::DeviceError;
+use crate::monitor::Alertness;
 use crate::pool::{Job, Pool};
 use crate::ring::AvailableRing;
-use crate::used::{Call, Completion, UsedRing};
+use crate::seat::{BATCH, Call, Seat};
+use crate::used::{Completion, UsedRing};
 
-/// Completions are published at so many, and before anything that waits.
-const BATCH: usize = 16;
+/// How long a queue that shall stop may be inside a call before it is stopped without its thread.
+const GRACE: Duration = Duration::from_millis(1);
 
-/// Everything a queue's thread needs.
+/// Everything that serving a queue needs.
 pub(crate) struct Work<F> {
-    pub(crate) available: AvailableRing,
     pub(crate) used: Arc<UsedRing>,
     pub(crate) kick: OwnedFd,
-    /// Signalled when the queue breaks.
-    pub(crate) error: Option<OwnedFd>,
     pub(crate) session: Arc<Session<F>>,
     pub(crate) pool: Arc<Pool<F>>,
+    pub(crate) alertness: Arc<Alertness>,
 }
 
-/// A queue that is being served.
-pub(crate) struct Worker {
-    stop: Arc<OwnedFd>,
-    thread: JoinHandle<u16>,
-    pub(crate) used: Arc<UsedRing>,
+/// A queue that is being served, by whatever thread.
+pub(crate) struct Worker<F> {
+    work: Work<F>,
+    stop: OwnedFd,
+    stopping: AtomicBool,
+    place: Mutex<Place>,
+    changed: Condvar,
 }
 
-impl Worker {
+/// Who serves the queue now.
+enum Place {
+    /// The thread on this seat; what it needs to begin stands beside it until it does.
+    Served(Arc<Seat>, AvailableRing),
+    /// Nobody: the index from which the queue would go on.
+    Ended(u16),
+}
+
+/// A thread's first step: a queue and the seat at it.
+pub(crate) struct Turn<F> {
+    worker: Arc<Worker<F>>,
+    seat: Arc<Seat>,
+    available: AvailableRing,
+}
+
+impl<F: Filesystem + 'static> Worker<F> {
     /// Starts serving.
-    pub(crate) fn start<F: Filesystem + 'static>(
+    pub(crate) fn start(
         name: String,
         work: Work<F>,
-    ) -> std::io::Result<Self> {
-        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let (stop_there, used) = (Arc::clone(&stop), Arc::clone(&work.used));
-        let thread = thread::Builder::new()
+        available: AvailableRing,
+    ) -> std::io::Result<Arc<Self>> {
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let seat = Arc::new(Seat::default());
+        let worker = Arc::new(Self {
+            work,
+            stop,
+            stopping: AtomicBool::new(false),
+            place: Mutex::new(Place::Served(Arc::clone(&seat), available.clone())),
+            changed: Condvar::new(),
+        });
+        let turn = Turn {
+            worker: Arc::clone(&worker),
+            seat,
+            available,
+        };
+        worker.work.alertness.rouse();
+        thread::Builder::new()
             .name(name)
-            .spawn(move || run(work, &stop_there))?;
-        Ok(Self { stop, thread, used })
+            .spawn(move || turn.run())?;
+        Ok(worker)
     }
 
-    /// Stops popping; returns the index from which the queue would go on.
-    pub(crate) fn stop(self) -> u16 {
-        let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
-        self.thread.join().unwrap_or(0)
+    pub(crate) fn used(&self) -> &Arc<UsedRing> {
+        &self.work.used
     }
-}
 
-fn run<F: Filesystem + 'static>(mut work: Work<F>, stop: &OwnedFd) -> u16 {
-    let mut turn = Turn {
-        batch: Vec::with_capacity(BATCH),
-        free: Vec::new(),
-    };
-    if let Err(broken) = turn.serve_until_stopped(&mut work, stop) {
-        tracing::error!("a queue is broken and stops: {broken}; the guest has to reset the device");
-        if let Some(error) = work.error.take() {
-            Call::new(error).signal();
+    /// Asks the queue to stop popping, without waiting for it.
+    pub(crate) fn ask_to_stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
+    }
+
+    /// Waits until the queue has stopped popping; returns the index from which it would go on.
+    ///
+    /// A thread that is inside a call is not waited for: that call is in flight from then on.
+    pub(crate) fn stopped(&self, deadline: Instant) -> u16 {
+        self.ask_to_stop();
+        loop {
+            let place = self.place();
+            let Place::Served(seat, _) = &*place else {
+                break;
+            };
+            let seat = Arc::clone(seat);
+            let (place, _) = self
+                .changed
+                .wait_timeout_while(place, GRACE, |place| matches!(place, Place::Served(..)))
+                .unwrap_or_else(PoisonError::into_inner);
+            if matches!(*place, Place::Ended(_)) || Instant::now() >= deadline {
+                break;
+            }
+            drop(place);
+            if let Some(call) = seat.call() {
+                self.end_without(&seat, call);
+            }
+        }
+        match &*self.place() {
+            Place::Ended(next) => *next,
+            // Its thread cannot even call the driver: what it would publish is given up.
+            Place::Served(_, available) => available.next(),
         }
     }
-    work.used.complete(&turn.batch);
-    work.available.next()
+
+    /// Takes a seat and gives it to nobody.
+    fn end_without(&self, seat: &Seat, call: Call) {
+        if let Some(next) = self.take(seat, call) {
+            *self.place() = Place::Ended(next);
+            self.changed.notify_all();
+        }
+    }
+
+    /// The seat that is taken now, if any.
+    pub(crate) fn seat(&self) -> Option<Arc<Seat>> {
+        match &*self.place() {
+            Place::Served(seat, _) => Some(Arc::clone(seat)),
+            Place::Ended(_) => None,
+        }
+    }
+
+    /// Takes the queue from a thread that is still inside that call, if anything waits for it;
+    /// returns another one's turn.
+    pub(crate) fn take_over(self: &Arc<Self>, seat: &Seat, call: Call) -> Option<Turn<F>> {
+        let mut place = self.place();
+        let available = match &*place {
+            Place::Served(current, available) if std::ptr::eq(&raw const **current, seat) => {
+                available.clone()
+            }
+            Place::Served(..) | Place::Ended(_) => return None,
+        };
+        let available = available.from(call.next);
+        if !call.has_batch && !available.has_more() {
+            return None;
+        }
+        let next = self.take(seat, call)?;
+        let (seat, available) = (Arc::new(Seat::default()), available.from(next));
+        *place = Place::Served(Arc::clone(&seat), available.clone());
+        Some(Turn {
+            worker: Arc::clone(self),
+            seat,
+            available,
+        })
+    }
+
+    fn take(&self, seat: &Seat, call: Call) -> Option<u16> {
+        let used = &self.work.used;
+        let taken = used.parked_if(call.head, || seat.take(call))?;
+        used.complete(&taken.batch);
+        Some(taken.next)
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a thread keeps between requests.
-struct Turn {
+#[derive(Default)]
+struct Kept {
     batch: Vec<Completion>,
     #[expect(
         clippy::vec_box,
@@ -82,66 +188,132 @@ struct Turn {
     free: Vec<Box<Buffers>>,
 }
 
-impl Turn {
-    fn serve_until_stopped<F: Filesystem + 'static>(
-        &mut self,
-        work: &mut Work<F>,
-        stop: &OwnedFd,
-    ) -> Result<(), DeviceError> {
+/// How a thread's turn at a queue went on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The next chain.
+    Chain,
+    /// The queue is another thread's.
+    Lost,
+}
+
+impl<F: Filesystem + 'static> Turn<F> {
+    /// Serves the queue until it stops, breaks or is taken over.
+    pub(crate) fn run(mut self) {
+        let mut kept = Kept {
+            batch: Vec::with_capacity(BATCH),
+            free: Vec::new(),
+        };
+        match self.serve_until_stopped(&mut kept) {
+            Ok(Next::Lost) => return,
+            Ok(Next::Chain) => self.publish(&mut kept),
+            Err(broken) => {
+                self.publish(&mut kept);
+                self.report(broken);
+            }
+        }
+        *self.worker.place() = Place::Ended(self.available.next());
+        self.seat.sleep();
+        self.worker.changed.notify_all();
+    }
+
+    fn report(&self, broken: DeviceError) {
+        // Memory that the front-end took away has its own line, at the connection.
+        if !self.available.memory.memory().is_poisoned() {
+            tracing::error!(
+                "a queue is broken and stops: {broken}; the guest has to reset the device"
+            );
+        }
+        self.worker.work.used.signal_error();
+    }
+
+    fn serve_until_stopped(&mut self, kept: &mut Kept) -> Result<Next, DeviceError> {
+        let worker = Arc::clone(&self.worker);
+        let work = &worker.work;
         loop {
-            work.available.disarm();
-            while let Some(head) = work.available.pop()? {
-                self.serve(work, head);
-                if self.batch.len() >= BATCH {
-                    self.publish(&work.used);
+            self.available.disarm();
+            while let Some(head) = self.available.pop()? {
+                if self.serve(kept, head)? == Next::Lost {
+                    return Ok(Next::Lost);
+                }
+                if worker.stopping.load(Ordering::Relaxed) {
+                    return Ok(Next::Chain);
                 }
             }
-            self.publish(&work.used);
+            self.publish(kept);
             let most = work.session.rest();
-            if !work.available.arm() && !sleep(&work.kick, stop, most)? {
-                return Ok(());
+            if self.available.arm() {
+                continue;
             }
+            self.seat.sleep();
+            let goes_on = sleep(&work.kick, &worker.stop, most);
+            self.seat.wake();
+            if !goes_on? {
+                return Ok(Next::Chain);
+            }
+            work.alertness.rouse();
         }
     }
 
-    fn serve<F: Filesystem + 'static>(&mut self, work: &Work<F>, head: u16) {
-        let buffers = self.free.pop().unwrap_or_default();
-        let mut chain = match Chain::new(&work.available.memory, head, buffers) {
+    fn serve(&mut self, kept: &mut Kept, head: u16) -> Result<Next, DeviceError> {
+        let work = &self.worker.work;
+        let buffers = kept.free.pop().unwrap_or_default();
+        let mut chain = match Chain::new(&self.available.memory, head, buffers) {
             Ok(chain) => chain,
             Err((bad, buffers)) => {
                 tracing::debug!("chain {head} holds no request: {bad:?}");
-                self.free.push(buffers);
-                self.batch.push(Completion {
-                    head,
-                    written_bytes: 0,
-                });
-                return;
+                kept.free.push(buffers);
+                self.push(kept, head, 0);
+                return Ok(Next::Chain);
             }
         };
-        let written_bytes = match work.session.serve(chain.request()) {
+        self.seat.enter(head, self.available.next());
+        let served = work.session.serve(chain.request());
+        let is_lost = !self.seat.leave();
+        let written_bytes = match served {
             Served::Replied { written_bytes } => written_bytes,
             Served::NoReply => 0,
             Served::Parked(ticket) => {
-                self.publish(&work.used);
-                work.used.parked();
+                if !is_lost {
+                    self.publish(kept);
+                    if let Err(broken) = work.used.parked(head) {
+                        work.session.abandon(chain.request(), ticket);
+                        return Err(broken);
+                    }
+                }
+                let used = Arc::clone(&work.used);
                 work.pool.submit(Job {
                     chain,
                     ticket,
-                    used: Arc::clone(&work.used),
+                    used,
                 });
-                return;
+                return Ok(if is_lost { Next::Lost } else { Next::Chain });
             }
         };
-        self.batch.push(Completion {
-            head,
-            written_bytes,
-        });
-        self.free.push(chain.into_buffers());
+        if is_lost {
+            work.used.complete_parked(Completion {
+                head,
+                written_bytes,
+            });
+            return Ok(Next::Lost);
+        }
+        self.push(kept, head, written_bytes);
+        kept.free.push(chain.into_buffers());
+        Ok(Next::Chain)
     }
 
-    fn publish(&mut self, used: &UsedRing) {
-        used.complete(&self.batch);
-        self.batch.clear();
+    fn push(&self, kept: &mut Kept, head: u16, written_bytes: u32) {
+        if self.seat.push(Completion {
+            head,
+            written_bytes,
+        }) {
+            self.publish(kept);
+        }
+    }
+
+    fn publish(&self, kept: &mut Kept) {
+        self.seat.drain(&mut kept.batch);
+        self.worker.work.used.complete(&kept.batch);
     }
 }
 
@@ -162,15 +334,29 @@ fn sleep(kick: &OwnedFd, stop: &OwnedFd, most: Option<Duration>) -> Result<bool,
     }
     if both[0]
         .revents()
-        .intersects(PollFlags::ERR | PollFlags::NVAL)
+        .intersects(PollFlags::ERR | PollFlags::NVAL | PollFlags::HUP)
     {
         return Err(DeviceError::Kick(Errno::BADF));
     }
     if both[0].revents().is_empty() {
         return Ok(true);
     }
-    match rustix::io::read(kick, &mut [0; 8]) {
+    match take_kick(kick) {
         Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(true),
         Err(errno) => Err(DeviceError::Kick(errno)),
+    }
+}
+
+/// Empties the eventfd and never waits, even if somebody else has emptied it meanwhile and taken
+/// its O_NONBLOCK away: the flag is shared with the front-end.
+fn take_kick(kick: &OwnedFd) -> Result<usize, Errno> {
+    /// As `read(2)` does, at no position (man 2 preadv2).
+    const NO_POSITION: u64 = u64::MAX;
+    let mut count = [0; 8];
+    let mut into = [std::io::IoSliceMut::new(&mut count)];
+    match preadv2(kick, &mut into, NO_POSITION, ReadWriteFlags::NOWAIT) {
+        // Kernels before 5.8 know no such wish for an eventfd, and no seek in a socket or a pipe.
+        Err(Errno::OPNOTSUPP | Errno::SPIPE) => rustix::io::read(kick, &mut count),
+        taken => taken,
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use rustix::event::{PollFd, PollFlags, poll};
-use virtiofs_device::{ConnectionError, DeviceOptions, Ended, serve_connection};
+use virtiofs_device::{DeviceOptions, Ended, serve_connection};
 use virtiofs_hostfs::{PassthroughFs, SharedRoot};
 use virtiofs_protocol::{Errno, Session};
 
@@ -137,16 +137,7 @@ fn accept(
             (Err(error), AfterDisconnect::Accept) => {
                 tracing::error!("{error}; waiting for the next front-end")
             }
-            (
-                Err(
-                    error @ (ConnectionError::Protocol(_)
-                    | ConnectionError::Socket(_)
-                    | ConnectionError::Resources(_)),
-                ),
-                _,
-            ) => {
-                return Err(error.into());
-            }
+            (Err(error), AfterDisconnect::Exit) => return Err(error.into()),
         }
     }
 }

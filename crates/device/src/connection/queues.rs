@@ -1,7 +1,7 @@
 //! The queues of a connection: what was said about each, and the threads that serve them.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use virtiofs_protocol::{Filesystem, HangUp, Session};
@@ -9,12 +9,13 @@ use virtiofs_protocol::{Filesystem, HangUp, Session};
 use crate::features::{MOST_QUEUES, virtio};
 use crate::memory::{Memory, RingAddresses, RingMemory};
 use crate::message::request;
+use crate::monitor::Monitor;
 use crate::pool::Pool;
 use crate::ring::{AvailableRing, Notification};
-use crate::used::{Call, UsedRing};
+use crate::used::{Call, LastWord, UsedRing, do_not_wait};
 use crate::worker::{Work, Worker};
 
-/// How long a stopping queue waits for what is inside a call.
+/// How long stopping queues wait, all together, for what is inside a call.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How often it looks meanwhile.
 const DRAIN_STEP: Duration = Duration::from_millis(1);
@@ -24,8 +25,7 @@ const MOST_ENTRIES: u32 = 32_768;
 type Refused = &'static str;
 
 /// One queue as described so far.
-#[derive(Default)]
-struct Queue {
+struct Queue<F> {
     size: u16,
     base: u16,
     addresses: Option<RingAddresses>,
@@ -33,15 +33,34 @@ struct Queue {
     call: Option<OwnedFd>,
     error: Option<OwnedFd>,
     enabled: bool,
-    worker: Option<Worker>,
+    worker: Option<Arc<Worker<F>>>,
+}
+
+impl<F> Default for Queue<F> {
+    fn default() -> Self {
+        Self {
+            size: 0,
+            base: 0,
+            addresses: None,
+            kick: None,
+            call: None,
+            error: None,
+            enabled: false,
+            worker: None,
+        }
+    }
 }
 
 /// All queues.
 pub(super) struct Queues<F> {
-    queues: Vec<Queue>,
+    queues: Vec<Queue<F>>,
     session: Arc<Session<F>>,
     pool: Arc<Pool<F>>,
+    monitor: Monitor<F>,
     features: u64,
+    /// Memory tables in which rings were; late requests keep theirs.
+    generations: Vec<Weak<Memory>>,
+    late: usize,
 }
 
 impl<F: Filesystem + 'static> Queues<F> {
@@ -52,8 +71,16 @@ impl<F: Filesystem + 'static> Queues<F> {
             queues,
             session,
             pool,
+            monitor: Monitor::new(),
             features: 0,
+            generations: Vec::new(),
+            late: 0,
         }
+    }
+
+    /// Requests that were given up because the store does not end them; the connection has to end.
+    pub(super) fn late(&self) -> usize {
+        self.late
     }
 
     pub(super) fn session(&self) -> &Session<F> {
@@ -64,7 +91,7 @@ impl<F: Filesystem + 'static> Queues<F> {
         self.features = features;
     }
 
-    fn queue(&mut self, index: u32) -> Result<&mut Queue, Refused> {
+    fn queue(&mut self, index: u32) -> Result<&mut Queue<F>, Refused> {
         usize::try_from(index)
             .ok()
             .and_then(|index| self.queues.get_mut(index))
@@ -111,25 +138,26 @@ impl<F: Filesystem + 'static> Queues<F> {
         let queue = self.queue(index)?;
         match request {
             request::SET_VRING_CALL => {
-                let copy = descriptor
-                    .as_ref()
-                    .map(OwnedFd::try_clone)
-                    .transpose()
-                    .map_err(|_| "no descriptor left")?;
+                let call = ear(descriptor.as_ref())?;
                 if let Some(worker) = &queue.worker {
-                    worker.used.set_call(copy.map(Call::new));
+                    worker.used().set_call(call);
                 }
                 queue.call = descriptor;
                 Ok(())
             }
             request::SET_VRING_ERR => {
+                let error = ear(descriptor.as_ref())?;
+                if let Some(worker) = &queue.worker {
+                    worker.used().set_error(error);
+                }
                 queue.error = descriptor;
                 Ok(())
             }
-            _ if none => Err("a queue without a kick would have to be polled"),
             _ => {
-                self.halt(index)?;
-                self.queue(index)?.kick = descriptor;
+                let kick = descriptor.ok_or("a queue without a kick would have to be polled")?;
+                do_not_wait(&kick)?;
+                self.halt(&[index]);
+                self.queue(index)?.kick = Some(kick);
                 self.start_if_ready(index, memory)
             }
         }
@@ -143,99 +171,193 @@ impl<F: Filesystem + 'static> Queues<F> {
     ) -> Result<(), Refused> {
         self.queue(index)?.enabled = on != 0;
         if on == 0 {
-            return self.halt(index);
+            self.halt(&[index]);
+            return Ok(());
         }
         self.start_if_ready(index, memory)
     }
 
     /// Starts a queue of which everything is known. Without the protocol features, a kick enables.
     fn start_if_ready(&mut self, index: u32, memory: &Arc<Memory>) -> Result<(), Refused> {
-        let notification = if self.features & virtio::EVENT_IDX != 0 {
-            Notification::EventIndex
-        } else {
-            Notification::Flag
-        };
+        let notification = self.notification();
         let needs_enable = self.features & virtio::PROTOCOL_FEATURES != 0;
-        let (session, pool) = (Arc::clone(&self.session), Arc::clone(&self.pool));
         let queue = self.queue(index)?;
-        let (Some(addresses), Some(kick)) = (queue.addresses, &queue.kick) else {
+        let Some(addresses) = queue.addresses else {
             return Ok(());
         };
-        if queue.worker.is_some() || (needs_enable && !queue.enabled) || queue.size == 0 {
+        if queue.kick.is_none()
+            || queue.worker.is_some()
+            || (needs_enable && !queue.enabled)
+            || queue.size == 0
+        {
             return Ok(());
         }
         let ring = RingMemory::new(memory, queue.size, addresses)
             .ok_or("the ring is not in guest memory")?;
-        let clone = |descriptor: &OwnedFd| descriptor.try_clone().map_err(|_| "no descriptor left");
-        let call = queue.call.as_ref().map(clone).transpose()?.map(Call::new);
+        let used = UsedRing::new(ring.clone(), queue.base, notification);
+        used.set_call(ear(queue.call.as_ref())?);
+        used.set_error(ear(queue.error.as_ref())?);
+        let available = AvailableRing::new(ring, queue.base, notification);
+        self.remember(memory);
+        self.start(index, Arc::new(used), available)
+    }
+
+    fn remember(&mut self, memory: &Arc<Memory>) {
+        let generations = &mut self.generations;
+        generations.retain(|generation| generation.strong_count() > 0);
+        if generations
+            .last()
+            .is_none_or(|last| !std::ptr::eq(last.as_ptr(), Arc::as_ptr(memory)))
+        {
+            generations.push(Arc::downgrade(memory));
+        }
+    }
+
+    fn start(
+        &mut self,
+        index: u32,
+        used: Arc<UsedRing>,
+        available: AvailableRing,
+    ) -> Result<(), Refused> {
+        let (session, pool) = (Arc::clone(&self.session), Arc::clone(&self.pool));
+        let alertness = Arc::clone(self.monitor.alertness());
+        let queue = self.queue(index)?;
+        let kick = queue.kick.as_ref().ok_or("no kick")?;
         let work = Work {
-            used: Arc::new(UsedRing::new(ring.clone(), queue.base, call, notification)),
-            available: AvailableRing::new(ring, queue.base, notification),
-            kick: clone(kick)?,
-            error: queue.error.as_ref().map(clone).transpose()?,
+            used,
+            kick: kick.try_clone().map_err(|_| "no descriptor left")?,
             session,
             pool,
+            alertness,
         };
         let name = if index == 0 {
             "fs-hiprio".to_owned()
         } else {
             format!("fs-queue-{index}")
         };
-        queue.worker = Some(Worker::start(name, work).map_err(|_| "no thread left")?);
-        Ok(())
+        let worker = Worker::start(name, work, available).map_err(|_| "no thread left")?;
+        queue.worker = Some(Arc::clone(&worker));
+        self.monitor.watch(&worker).map_err(|_| "no thread left")
     }
 
     /// Stops a queue and forgets its kick (GET_VRING_BASE); returns the index to go on from.
     pub(super) fn stop(&mut self, index: u32) -> Result<u16, Refused> {
-        self.halt(index)?;
+        self.queue(index)?;
+        self.halt(&[index]);
         let queue = self.queue(index)?;
         queue.kick = None;
         Ok(queue.base)
     }
 
-    /// Stops serving a queue and waits for what is in flight, some seconds at most.
-    fn halt(&mut self, index: u32) -> Result<(), Refused> {
-        let queue = self.queue(index)?;
-        let Some(worker) = queue.worker.take() else {
-            return Ok(());
-        };
-        let used = Arc::clone(&worker.used);
-        queue.base = worker.stop();
-        let deadline = Instant::now() + DRAIN;
-        while used.in_flight() > 0 && Instant::now() < deadline {
-            std::thread::sleep(DRAIN_STEP);
-        }
-        let late = used.in_flight();
-        used.take_down();
-        if late > 0 {
-            tracing::error!(
-                "queue {index} stopped with {late} requests still inside a call; they are lost to the guest"
-            );
-        }
-        Ok(())
+    /// Stops queues and waits for what is in flight, some seconds at most.
+    fn halt(&mut self, indices: &[u32]) {
+        self.halt_and(indices, |_| {});
     }
 
-    /// The memory table changed: queues that run go on in the new generation.
-    pub(super) fn restart_in(&mut self, memory: &Arc<Memory>) {
-        for index in 0..MOST_QUEUES {
-            let runs = self.queue(index).is_ok_and(|queue| queue.worker.is_some());
-            if runs
-                && self.halt(index).is_ok()
-                && let Err(why) = self.start_if_ready(index, memory)
+    /// As [`Queues::halt`]; does something about what is in flight before it waits.
+    fn halt_and(&mut self, indices: &[u32], before_waiting: impl FnOnce(&Self)) {
+        let deadline = Instant::now() + DRAIN;
+        let stopped = self.stop_popping(indices, deadline);
+        before_waiting(self);
+        let in_flight = || stopped.iter().map(|used| used.in_flight()).sum::<usize>();
+        while in_flight() > 0 && Instant::now() < deadline {
+            std::thread::sleep(DRAIN_STEP);
+        }
+        let late = in_flight();
+        let last_words: Vec<LastWord> =
+            stopped.iter().filter_map(|used| used.take_down()).collect();
+        if late > 0 {
+            self.give_up(late, last_words);
+        }
+    }
+
+    fn stop_popping(&mut self, indices: &[u32], deadline: Instant) -> Vec<Arc<UsedRing>> {
+        let mut halting = Vec::new();
+        for &index in indices {
+            if let Ok(queue) = self.queue(index)
+                && let Some(worker) = queue.worker.take()
             {
+                // All at once, so that none waits for another's.
+                worker.ask_to_stop();
+                halting.push((index, worker));
+            }
+        }
+        let mut stopped = Vec::new();
+        for (index, worker) in halting {
+            let base = worker.stopped(deadline);
+            if let Ok(queue) = self.queue(index) {
+                queue.base = base;
+            }
+            stopped.push(Arc::clone(worker.used()));
+        }
+        stopped
+    }
+
+    /// Completes late requests with EIO and takes the guest's memory away from them.
+    fn give_up(&mut self, late: usize, last_words: Vec<LastWord>) {
+        self.late += late;
+        // The newest first: it may share regions with older ones, and the rings are in it.
+        for generation in self.generations.iter().rev().filter_map(Weak::upgrade) {
+            let moved = Arc::new(generation.withdraw());
+            for last_word in &last_words {
+                if Arc::ptr_eq(last_word.memory(), &generation) {
+                    last_word.answer_eio(&moved);
+                }
+            }
+        }
+    }
+
+    /// The memory table changed: queues that run go on in the new one. What is in flight keeps the
+    /// old one for its data and is completed in the new one's ring.
+    pub(super) fn move_to(&mut self, memory: &Arc<Memory>) {
+        let deadline = Instant::now() + DRAIN;
+        for index in 0..MOST_QUEUES {
+            let stopped = self.stop_popping(&[index], deadline);
+            let [used] = &stopped[..] else { continue };
+            if let Err(why) = self.go_on(index, used, memory) {
                 tracing::warn!("queue {index} stays stopped under the new memory table: {why}");
             }
         }
     }
 
+    fn go_on(
+        &mut self,
+        index: u32,
+        used: &Arc<UsedRing>,
+        memory: &Arc<Memory>,
+    ) -> Result<(), Refused> {
+        let ring = used
+            .move_to(memory)
+            .ok_or("the ring is not in guest memory")?;
+        let base = self.queue(index)?.base;
+        let available = AvailableRing::new(ring, base, self.notification());
+        self.remember(memory);
+        self.start(index, Arc::clone(used), available)
+    }
+
     /// Stops everything and gives up what waits.
     pub(super) fn tear_down(&mut self, why: HangUp) {
-        self.session.cancel_all(why);
-        self.pool.abandon_waiting();
-        for index in 0..MOST_QUEUES {
-            // Every index is one of ours, so there is nothing to refuse.
-            let _ = self.halt(index);
-        }
+        let all: Vec<u32> = (0..MOST_QUEUES).collect();
+        self.halt_and(&all, |queues| {
+            queues.session.cancel_all(why);
+            queues.pool.abandon_waiting();
+        });
         self.queues = (0..MOST_QUEUES).map(|_| Queue::default()).collect();
     }
+
+    fn notification(&self) -> Notification {
+        if self.features & virtio::EVENT_IDX != 0 {
+            Notification::EventIndex
+        } else {
+            Notification::Flag
+        }
+    }
+}
+
+/// A descriptor to tell the front-end something by.
+fn ear(descriptor: Option<&OwnedFd>) -> Result<Option<Call>, Refused> {
+    let copy = descriptor.map(OwnedFd::try_clone).transpose();
+    copy.map_err(|_| "no descriptor left")?
+        .map(Call::new)
+        .transpose()
 }

@@ -186,13 +186,14 @@ const BY_ARGUMENT: &[ByArgument] = &[
             (ALL_BITS, 0x8010_661b),
         ],
     },
-    // What the standard library asks about descriptors, and duplicates of them.
+    // What the standard library asks about descriptors, duplicates of them, and O_NONBLOCK for those of a front-end.
     ByArgument {
         number: libc::SYS_fcntl,
         argument: 1,
         allowed: &[
             (ALL_BITS, F_GETFD),
             (ALL_BITS, F_GETFL),
+            (ALL_BITS, F_SETFL),
             (ALL_BITS, F_DUPFD_CLOEXEC),
         ],
     },
@@ -208,6 +209,7 @@ const NAMESPACES: u64 = 0x7e02_0080 | 0x2000 | 0x4000 | 0x8000;
 const PR_SET_NAME: u64 = 15;
 const F_GETFD: u64 = 1;
 const F_GETFL: u64 = 3;
+const F_SETFL: u64 = 4;
 const F_DUPFD_CLOEXEC: u64 = 1030;
 
 const _: () = assert!(SERVER.len() + XATTR.len() + BY_ARGUMENT.len() <= 75);
