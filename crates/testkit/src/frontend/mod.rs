@@ -15,6 +15,7 @@
 
 mod connection;
 mod daemon;
+pub mod hostile;
 mod memory;
 pub mod message;
 mod ring;

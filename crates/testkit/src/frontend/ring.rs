@@ -269,6 +269,15 @@ impl Queue {
         self.next_available = self.next_available.wrapping_add(1);
     }
 
+    /// Moves the available index by itself, to where no entry may stand.
+    pub fn jump_to(&mut self, available_index: u16) {
+        let index = self.addresses.available_index();
+        let field = self.memory.atomic_u16(index);
+        field.store(available_index, Ordering::Release);
+        fence(Ordering::SeqCst);
+        self.kick();
+    }
+
     fn add_direct(&mut self, readable: &[Buffer], writable: &[Buffer]) -> Option<u16> {
         let count = readable.len() + writable.len();
         if count == 0 || count > self.free.len() {

@@ -39,7 +39,7 @@ impl Call {
         ];
         let eventfd = || self.line.contains("<anon_inode:[eventfd]>");
         SLEEPS.contains(&self.name.as_str())
-            || (matches!(self.name.as_str(), "read" | "write") && eventfd())
+            || (matches!(self.name.as_str(), "read" | "preadv2" | "write") && eventfd())
     }
 }
 

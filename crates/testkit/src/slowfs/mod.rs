@@ -1,7 +1,8 @@
 //! A FUSE file system that answers READ and FSYNC only when it is told to.
 //!
 //! It stands for a hung store: whoever reads its one file sleeps until
-//! [`SlowFs::release`]. Everything else is answered at once. It is mounted on
+//! [`SlowFs::release`]. Everything else is answered at once, but for what
+//! looks at its root after [`SlowFs::hold_attributes`]. It is mounted on
 //! the host below a share, so that a test decides how long the daemon's calls
 //! take, without a clock.
 
@@ -45,6 +46,7 @@ struct Held {
 #[derive(Debug, Default)]
 struct State {
     open: bool,
+    holds_attributes: bool,
     held: Vec<Held>,
 }
 
@@ -76,6 +78,11 @@ impl SlowFs {
             mountpoint: mountpoint.to_path_buf(),
             thread: Some(thread.spawn(move || serving.serve())?),
         })
+    }
+
+    /// From now on, looking at the mount point sleeps, too.
+    pub fn hold_attributes(&self) {
+        self.server.state().holds_attributes = true;
     }
 
     /// How many requests are held now.
@@ -144,6 +151,9 @@ impl Server {
         match header.opcode {
             opcode::READ => self.hold(unique, contents(arguments)),
             opcode::FSYNC => self.hold(unique, Vec::new()),
+            opcode::GETATTR if self.state().holds_attributes => {
+                self.hold(unique, attr_out(header.nodeid));
+            }
             opcode::INTERRUPT => self.interrupt(arguments),
             opcode::FORGET | opcode::BATCH_FORGET => {}
             code => match immediate(code, header.nodeid, arguments) {
@@ -199,14 +209,7 @@ fn immediate(code: u32, node: u64, arguments: &[u8]) -> Result<Vec<u8>, Errno> {
             Ok(entry().as_bytes().to_vec())
         }
         opcode::LOOKUP => Err(Errno::NOENT),
-        opcode::GETATTR => {
-            let out = abi::AttrOut {
-                attr_valid: ONE_DAY_SECS,
-                attr: attributes(node),
-                ..Default::default()
-            };
-            Ok(out.as_bytes().to_vec())
-        }
+        opcode::GETATTR => Ok(attr_out(node)),
         opcode::OPEN | opcode::OPENDIR => {
             let out = abi::OpenOut {
                 fh: 0,
@@ -219,6 +222,16 @@ fn immediate(code: u32, node: u64, arguments: &[u8]) -> Result<Vec<u8>, Errno> {
         opcode::READDIR | opcode::RELEASE | opcode::RELEASEDIR | opcode::FLUSH => Ok(Vec::new()),
         _ => Err(Errno::NOSYS),
     }
+}
+
+/// Attributes that are asked for each time.
+fn attr_out(node: u64) -> Vec<u8> {
+    let out = abi::AttrOut {
+        attr_valid: 0,
+        attr: attributes(node),
+        ..Default::default()
+    };
+    out.as_bytes().to_vec()
 }
 
 fn init() -> abi::InitOut {
