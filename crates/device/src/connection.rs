@@ -126,8 +126,11 @@ impl<F: Filesystem + 'static> Connection<'_, F> {
     fn handle(&mut self, message: Message) -> Result<(), Halt> {
         let (number, needs_reply) = (message.request, message.needs_reply());
         tracing::debug!("vhost-user message {number}");
+        let answer = self.answer(message);
+        // After carrying it out: the message that negotiates acknowledgements may itself ask for
+        // one, as user-mode Linux's does.
         let acknowledges = needs_reply && self.protocol_features & protocol::REPLY_ACK != 0;
-        match self.answer(message) {
+        match answer {
             Answer::Reply(payload) => self.wire.reply(number, &payload)?,
             Answer::Done(Ok(())) if acknowledges => {
                 self.wire.reply(number, &0_u64.to_ne_bytes())?;
