@@ -3,4 +3,5 @@
 pub mod bridge;
 pub mod frontend;
 pub mod fuse;
+pub mod guest;
 pub mod slowfs;
