@@ -5,3 +5,4 @@ pub mod frontend;
 pub mod fuse;
 pub mod guest;
 pub mod slowfs;
+pub mod suites;
