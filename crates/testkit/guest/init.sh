@@ -61,7 +61,8 @@ if [ "$ROOT" = debian ]; then
     mkdir -p /newroot/mnt /newroot/job
     cp /job/* /newroot/job/
     base=/newroot
-    enter="chroot /newroot env PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root"
+    # By its path: of a name, busybox would run a command of its own.
+    enter="chroot /newroot /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root"
 else
     base=
     enter=

@@ -18,6 +18,7 @@ pub mod root;
 mod run;
 pub mod scenarios;
 pub mod share;
+pub mod tree;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -50,7 +50,7 @@ const GROUPS: &str = "root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n";
 
 /// An ext4 image of it, made once. It is only ever read.
 pub fn debian() -> Result<PathBuf> {
-    let recipe = format!("2 {PACKAGES:?} {IMAGE_SIZE} {ACCOUNTS} {GROUPS}");
+    let recipe = format!("3 {PACKAGES:?} {IMAGE_SIZE} {ACCOUNTS} {GROUPS}");
     let folder = cache::entry("debian-root", &recipe, |staging| {
         let tree = Tree::fetch(Suite::Bookworm, PACKAGES)?;
         let root = tree.path("");
@@ -70,9 +70,11 @@ pub fn debian() -> Result<PathBuf> {
 fn complete(root: &Path) -> Result<()> {
     fs::write(root.join("etc/passwd"), ACCOUNTS)?;
     fs::write(root.join("etc/group"), GROUPS)?;
-    let awk = root.join("usr/bin/awk");
-    if !awk.exists() {
-        symlink("gawk", awk)?;
+    for (name, program) in [("awk", "gawk"), ("cc", "gcc"), ("sh", "dash")] {
+        let link = root.join("usr/bin").join(name);
+        if !link.exists() {
+            symlink(program, link)?;
+        }
     }
     for folder in ["dev", "proc", "sys", "tmp", "mnt", "job"] {
         fs::create_dir_all(root.join(folder))?;

@@ -1,4 +1,31 @@
 //! What guests do over the share: scripts, each a file of its own in `guest/`.
+//!
+//! All but the first run on the Debian root.
 
 /// Functions that scripts share, in the guest as `/job/lib.sh`.
 pub const LIBRARY: &str = include_str!("../../guest/lib.sh");
+
+/// Unpacks and builds the C project that the host put into `project.tar`.
+pub const BUILD: &str = include_str!("../../guest/build.sh");
+
+/// Works in a git repository of `$COUNT` files, `work`.
+pub const GIT: &str = include_str!("../../guest/git.sh");
+
+/// Copies the host's `tree` to `copy` and leaves the guest's view in `listing`.
+pub const COPY: &str = include_str!("../../guest/copy.sh");
+
+/// Fills databases; `$WAL` says what that mode can do here.
+pub const SQLITE: &str = include_str!("../../guest/sqlite.sh");
+
+/// Writes, reads and punches `sparse`, a file of 5 GiB.
+pub const SPARSE: &str = include_str!("../../guest/sparse.sh");
+
+/// A script with variables set before it.
+#[must_use]
+pub fn with(variables: &[(&str, &str)], script: &str) -> String {
+    variables
+        .iter()
+        .map(|(name, value)| format!("{name}='{value}'\n"))
+        .chain([script.to_owned()])
+        .collect()
+}
