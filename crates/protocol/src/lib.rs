@@ -18,6 +18,8 @@ mod cancel;
 mod fields;
 mod filesystem;
 mod flags;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod ids;
 mod malformed;
 mod name;
@@ -30,6 +32,9 @@ mod reply;
 mod request;
 mod session;
 #[cfg(test)]
+mod testing;
+#[cfg(all(fuzzing, not(test)))]
+#[expect(dead_code, reason = "fuzz targets take the golden requests only")]
 mod testing;
 mod waiting;
 
