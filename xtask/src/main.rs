@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask check`, `test`, `ci`, `demo`, `bench` and `man`.
+//! The project's own commands: `cargo xtask check`, `test`, `ci`, `demo`, `bench`, `fuzz` and `man`.
 //!
 //! Each command is one module with a `run`. A command succeeds or says in one
 //! chain of causes what went wrong; only `main` turns that into an exit code.
@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod ci;
 mod demo;
+mod fuzz;
 mod man;
 mod repo;
 mod source;
@@ -34,6 +35,8 @@ enum Command {
     Test(test::Args),
     /// Measures what each request costs, beside the two existing daemons
     Bench(bench::Args),
+    /// Feeds hostile bytes to requests, sessions, rings and vhost-user messages
+    Fuzz(fuzz::Args),
     /// Boots a guest that mounts a directory through the daemon and works in it
     Demo(demo::Args),
     /// Writes docs/virtiofsd.1 from the command line's own description
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Man => man::run(),
         Command::Ci => ci::run(),

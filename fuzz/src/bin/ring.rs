@@ -1,0 +1,150 @@
+//! An image of guest memory with a ring in it, through a whole connection.
+#![no_main]
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+
+use libfuzzer_sys::fuzz_target;
+use rustix::fs::{MemfdFlags, memfd_create};
+use virtiofs_fuzz::guest::Memory;
+use virtiofs_fuzz::image::{self, Expected, FILE_BYTES, Image, REGIONS};
+use virtiofs_fuzz::input::Input;
+use virtiofs_fuzz::seeds;
+use virtiofs_fuzz::strict::Strict;
+use virtiofs_fuzz::wire::{self, Held, Wire, longs, words};
+use virtiofs_protocol::{HEADER_BYTES, Head, Request, Session, SessionOptions};
+
+const EVENT_IDX: u64 = 1 << 29;
+const PROTOCOL_FEATURES: u64 = 1 << 30;
+const VERSION_1: u64 = 1 << 32;
+
+/// What the first byte says.
+const INIT: u8 = 1;
+const WITH_EVENT_IDX: u8 = 2;
+const WITH_ENABLE: u8 = 4;
+const SLEEPY: u8 = 8;
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut input = Input::new(bytes);
+    let control = input.u8();
+    let image = Image::read(&mut input);
+    let file = memory_file();
+    file.write_all_at(&image.bytes, 0)
+        .expect("memory is written");
+    let session = Arc::new(Session::new(Strict::default(), SessionOptions::default()));
+    if control & INIT != 0 {
+        begin(&session);
+    }
+    let sleepy = control & SLEEPY != 0;
+    session.filesystem().sleepy.store(sleepy, Ordering::Relaxed);
+    let before = Held::now();
+    let answered = serve(&image, control, file, &session);
+    before.assert_again();
+    let mut after = vec![0; FILE_BYTES];
+    file.read_exact_at(&mut after, 0).expect("memory is read");
+    image::assert_nobodys(&after);
+    check(&image, &after, sleepy, answered);
+});
+
+/// One memory for all runs.
+fn memory_file() -> &'static File {
+    static FILE: OnceLock<File> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let file = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).expect("a memfd"));
+        file.set_len(FILE_BYTES as u64).expect("a length");
+        file
+    })
+}
+
+fn begin(session: &Session<Strict>) {
+    let message = seeds::init(u64::MAX);
+    let (header, arguments) = message
+        .split_first_chunk::<HEADER_BYTES>()
+        .expect("a header");
+    let mut room = Memory::room(80, &[]);
+    session.serve(Request {
+        head: Head::new(header, arguments),
+        payload: Memory::readable(&[], &[]).payload(),
+        reply: room.reply(),
+    });
+}
+
+/// Sets everything up, has the ring served until it is empty, and returns the index it stopped at.
+fn serve(image: &Image, control: u8, file: &File, session: &Arc<Session<Strict>>) -> u16 {
+    let wire = Wire::new();
+    let mut features = VERSION_1;
+    if control & WITH_EVENT_IDX != 0 {
+        features |= EVENT_IDX;
+    }
+    if control & WITH_ENABLE != 0 {
+        features |= PROTOCOL_FEATURES;
+    }
+    let mut table = words(&[REGIONS.len() as u32, 0]);
+    for (number, region) in REGIONS.iter().enumerate() {
+        // The planted defect: a front-end that shares more than belongs to the guest.
+        let too_much = if cfg!(feature = "planted") && number == 1 {
+            0x40
+        } else {
+            0
+        };
+        table.extend(longs(&[
+            region.guest,
+            (region.len + too_much) as u64,
+            region.user,
+            region.file as u64,
+        ]));
+    }
+    let [descriptors, available, used] = image.addresses();
+    let (kick, call): (OwnedFd, OwnedFd) = (wire::event(), wire::event());
+    const QUEUE: u32 = 1;
+    wire.send(2, &longs(&[features]), &[]);
+    wire.send(5, &table, &[file.as_fd(); REGIONS.len()]);
+    wire.send(8, &words(&[QUEUE, image.size.into()]), &[]);
+    wire.send(10, &words(&[QUEUE, image.base.into()]), &[]);
+    let mut addresses = words(&[QUEUE, 0]);
+    addresses.extend(longs(&[descriptors, used, available, 0]));
+    wire.send(9, &addresses, &[]);
+    wire.send(13, &longs(&[QUEUE.into()]), &[call.as_fd()]);
+    wire.send(12, &longs(&[QUEUE.into()]), &[kick.as_fd()]);
+    if control & WITH_ENABLE != 0 {
+        wire.send(18, &words(&[QUEUE, 1]), &[]);
+    }
+    wire.send(11, &words(&[QUEUE, 0]), &[]);
+    drop((kick, call));
+    let outcome = wire.serve(session, None);
+    assert!(
+        outcome.ended.is_ok(),
+        "the device gave up: {:?}",
+        outcome.ended
+    );
+    let [(11, payload)] = &outcome.replies[..] else {
+        panic!("not the one answer due: {:?}", outcome.replies);
+    };
+    u16::from_ne_bytes([payload[4], payload[5]])
+}
+
+fn check(image: &Image, after: &[u8], sleepy: bool, stopped_at: u16) {
+    let due = match image.expected() {
+        Expected::Uncertain => return,
+        Expected::Broken => Vec::new(),
+        Expected::Completed(due) => due,
+    };
+    let end = image.base.wrapping_add(due.len() as u16);
+    assert_eq!(stopped_at, end, "the index to go on from");
+    for (slot, due) in due.iter().enumerate() {
+        let index = image.base.wrapping_add(slot as u16);
+        let (published, head, written) = image::used(after, image.size, index);
+        assert_eq!(published, end, "the used ring's index");
+        // What was parked completes when it is done.
+        if !sleepy {
+            assert_eq!(head, u32::from(due.head), "completion {slot}");
+            assert!(
+                written as usize <= due.most_written,
+                "completion {slot}: {written} of {due:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A front-end that says everything at once and then listens.
+//!
+//! All messages are in the socket before the connection is served, so one thread is enough and a
+//! run depends on nothing but its input.
+
+use std::io::{ErrorKind, IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use virtiofs_device::{ConnectionError, DeviceOptions, Ended, serve_connection};
+use virtiofs_protocol::Session;
+
+use crate::strict::Strict;
+
+/// Protocol version 1 in a message's flags.
+pub const VERSION: u32 = 1;
+/// The sender wants to be told how it went.
+pub const NEED_REPLY: u32 = 1 << 3;
+const REPLY: u32 = 1 << 2;
+/// Descriptors that fit into one message.
+const MOST_DESCRIPTORS: usize = 64;
+
+/// Both ends of a connection that has not been served yet.
+#[derive(Debug)]
+pub struct Wire {
+    front_end: UnixStream,
+    device: UnixStream,
+}
+
+/// What became of a connection.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the device says.
+    pub ended: Result<Ended, ConnectionError>,
+    /// Its replies: number of the request, and payload.
+    pub replies: Vec<(u32, Vec<u8>)>,
+}
+
+impl Wire {
+    /// A new connection.
+    pub fn new() -> Self {
+        let (front_end, device) = UnixStream::pair().expect("a socket pair");
+        front_end
+            .set_nonblocking(true)
+            .expect("a socket takes flags");
+        Self { front_end, device }
+    }
+
+    /// Sends bytes as they are, with descriptors; false when the socket is full.
+    pub fn send_raw(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> bool {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = &descriptors[..descriptors.len().min(MOST_DESCRIPTORS)];
+        if !descriptors.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(descriptors));
+        }
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        sendmsg(&self.front_end, &[IoSlice::new(bytes)], &mut control, flags)
+            .is_ok_and(|sent| sent == bytes.len())
+    }
+
+    /// Sends a message of true length.
+    pub fn send(&self, request: u32, payload: &[u8], descriptors: &[BorrowedFd<'_>]) {
+        let bytes = message(request, VERSION, payload.len() as u32, payload);
+        assert!(self.send_raw(&bytes, descriptors), "the socket is full");
+    }
+
+    /// Hangs up on our side and has everything served.
+    ///
+    /// # Panics
+    ///
+    /// When a reply has no proper form, or the device keeps a descriptor.
+    pub fn serve(self, session: &Arc<Session<Strict>>, tag: Option<&str>) -> Outcome {
+        let options = DeviceOptions {
+            tag: tag.map(str::to_owned),
+            store_threads: 2,
+        };
+        let never = eventfd(0, EventfdFlags::CLOEXEC).expect("an eventfd");
+        self.front_end
+            .shutdown(Shutdown::Write)
+            .expect("a socket closes");
+        let ended = serve_connection(&self.device, session, &options, never.as_fd());
+        drop(self.device);
+        let mut bytes = Vec::new();
+        let mut front_end = self.front_end;
+        while let Err(error) = front_end.read_to_end(&mut bytes) {
+            // What the device left unread resets the connection, once.
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+        }
+        Outcome {
+            ended,
+            replies: replies(&bytes),
+        }
+    }
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Header and payload; `stated` is the length that the header states.
+pub fn message(request: u32, flags: u32, stated: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(12 + payload.len());
+    for word in [request, flags, stated] {
+        bytes.extend_from_slice(&word.to_ne_bytes());
+    }
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// Numbers of 64 bits, as most payloads have them.
+pub fn longs(longs: &[u64]) -> Vec<u8> {
+    longs.iter().flat_map(|long| long.to_ne_bytes()).collect()
+}
+
+/// Numbers of 32 bits.
+pub fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+fn replies(mut bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
+    let mut replies = Vec::new();
+    while !bytes.is_empty() {
+        let (header, behind) = bytes.split_at_checked(12).expect("a whole header");
+        let word =
+            |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().expect("four bytes"));
+        assert_eq!(word(4), VERSION | REPLY, "flags of a reply");
+        let size = usize::try_from(word(8)).expect("a length fits a usize");
+        let (payload, next) = behind.split_at_checked(size).expect("a whole reply");
+        replies.push((word(0), payload.to_vec()));
+        bytes = next;
+    }
+    replies
+}
+
+/// Descriptors and threads of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    descriptors: usize,
+    threads: usize,
+}
+
+impl Held {
+    /// Counts them.
+    pub fn now() -> Self {
+        let count = |folder| std::fs::read_dir(folder).map_or(0, Iterator::count);
+        Self {
+            descriptors: count("/proc/self/fd"),
+            threads: count("/proc/self/task"),
+        }
+    }
+
+    /// Waits until there are no more than these: a pool's threads let go a little later.
+    ///
+    /// # Panics
+    ///
+    /// When some stay.
+    pub fn assert_again(self) {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        loop {
+            let now = Self::now();
+            if now.descriptors <= self.descriptors && now.threads <= self.threads {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{self:?} have become {now:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// An eventfd that may be given away.
+pub fn event() -> OwnedFd {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd")
+}

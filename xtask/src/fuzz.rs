@@ -1,0 +1,232 @@
+//! `cargo xtask fuzz`: hostile bytes, found by coverage, for requests, sessions, rings and messages.
+//!
+//! The targets are programs of the crate in `fuzz/`, which is no part of the
+//! workspace: it is built here with libFuzzer's coverage and the address
+//! sanitizer, both of which a stable compiler has, if one knows the switches.
+//! A corpus grows in the target directory and starts from golden requests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{repo, tools};
+
+/// Options of `cargo xtask fuzz`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only this target; may be repeated
+    #[arg(long, value_enum)]
+    target: Vec<Target>,
+
+    /// How long each target runs, in seconds
+    #[arg(long, default_value_t = 60)]
+    secs: u64,
+
+    /// Show that each target finds the defect planted in its harness, and fail if one does not
+    #[arg(long)]
+    planted: bool,
+
+    /// Run the target once on this file, as a crash has left it
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "target",
+        conflicts_with = "planted"
+    )]
+    input: Option<PathBuf>,
+}
+
+/// A program in `fuzz/src/bin`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Target {
+    /// The bytes of one request
+    Request,
+    /// Guest memory with a ring in it
+    Ring,
+    /// vhost-user messages with descriptors
+    Messages,
+    /// A sequence of requests to a real directory
+    Session,
+}
+
+impl Target {
+    const ALL: &'static [Self] = &[Self::Request, Self::Ring, Self::Messages, Self::Session];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Ring => "ring",
+            Self::Messages => "messages",
+            Self::Session => "session",
+        }
+    }
+
+    /// Longest input tried, in bytes: above it nothing new is said, only more slowly.
+    fn input_bytes_max(self) -> u32 {
+        match self {
+            Self::Request => 6000,
+            Self::Ring => 3000,
+            Self::Messages => 2000,
+            Self::Session => 1500,
+        }
+    }
+}
+
+/// The platform is named, so that only the targets are instrumented and no build script.
+const PLATFORM: &str = "x86_64-unknown-linux-gnu";
+
+/// Coverage as libFuzzer reads it, and the address sanitizer.
+const FLAGS: &[&str] = &[
+    "--cfg=fuzzing",
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Zsanitizer=address",
+];
+
+/// libFuzzer is C++.
+const NEEDED: &[(&str, &str)] = &[("c++", "g++")];
+
+/// A single input may take so long before it counts as a hang.
+const INPUT_LIMIT: Duration = Duration::from_secs(20);
+
+/// Memory of a target before it counts as a leak, in MiB.
+const MEMORY_LIMIT_MIB: u32 = 2048;
+
+/// Runs the targets, one after the other.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    tools::debian(NEEDED)?;
+    let plan = Plan {
+        programs: build(args.planted)?,
+        secs: args.secs,
+    };
+    let targets = if args.target.is_empty() {
+        Target::ALL
+    } else {
+        &args.target[..]
+    };
+    for &target in targets {
+        if let Some(input) = &args.input {
+            plan.once(target, input)?;
+        } else if args.planted {
+            plan.find_planted(target)?;
+        } else {
+            plan.search(target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Builds all targets; returns the folder they are in.
+fn build(planted: bool) -> Result<PathBuf> {
+    let folder = root().join("build");
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["build", "--quiet", "--locked", "--release", "--bins"])
+        .args(["--manifest-path", "fuzz/Cargo.toml", "--target", PLATFORM])
+        .env("CARGO_TARGET_DIR", &folder)
+        .env("RUSTFLAGS", FLAGS.join(" "))
+        // The sanitizer's runtime is part of every toolchain; its switch is not stable yet.
+        .env("RUSTC_BOOTSTRAP", "1");
+    if planted {
+        cargo.args(["--features", "planted"]);
+    }
+    repo::run(&mut cargo)?;
+    Ok(folder.join(PLATFORM).join("release"))
+}
+
+fn root() -> PathBuf {
+    repo::target_dir().join("fuzz")
+}
+
+/// What is the same for all targets.
+struct Plan {
+    programs: PathBuf,
+    secs: u64,
+}
+
+impl Plan {
+    /// Searches on from what earlier runs have found.
+    fn search(&self, target: Target) -> Result<()> {
+        let [seeds, corpus, artifacts] = folders(&root(), target)?;
+        self.write_seeds(target, &seeds)?;
+        println!("fuzz: {} for {} s", target.name(), self.secs);
+        let mut fuzzer = self.fuzzer(target, &artifacts);
+        let found = repo::run(fuzzer.arg(corpus).arg(seeds));
+        found.with_context(|| {
+            format!(
+                "{}: the input is in {}; 'cargo xtask fuzz --target {} --input FILE' repeats it",
+                target.name(),
+                artifacts.display(),
+                target.name()
+            )
+        })
+    }
+
+    /// Searches from the seeds alone, in a build with a planted defect, until it is found.
+    fn find_planted(&self, target: Target) -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let [seeds, corpus, artifacts] = folders(folder.path(), target)?;
+        self.write_seeds(target, &seeds)?;
+        let mut fuzzer = self.fuzzer(target, &artifacts);
+        let output = fuzzer
+            .args([corpus, seeds])
+            .output()
+            .with_context(|| format!("cannot run {}", target.name()))?;
+        let crashes = fs::read_dir(&artifacts)?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.starts_with("crash-"))
+            .count();
+        ensure!(
+            crashes > 0 && !output.status.success(),
+            "{} did not find the planted defect within {} s",
+            target.name(),
+            self.secs
+        );
+        println!("fuzz: {} finds what was planted", target.name());
+        Ok(())
+    }
+
+    /// Repeats one input.
+    fn once(&self, target: Target, input: &Path) -> Result<()> {
+        if !input.is_file() {
+            bail!("there is no {}", input.display());
+        }
+        repo::run(Command::new(self.programs.join(target.name())).arg(input))
+    }
+
+    fn fuzzer(&self, target: Target, artifacts: &Path) -> Command {
+        let mut fuzzer = Command::new(self.programs.join(target.name()));
+        fuzzer.args([
+            format!("-max_total_time={}", self.secs),
+            format!("-timeout={}", INPUT_LIMIT.as_secs()),
+            format!("-rss_limit_mb={MEMORY_LIMIT_MIB}"),
+            format!("-max_len={}", target.input_bytes_max()),
+            format!("-artifact_prefix={}/", artifacts.display()),
+            "-print_final_stats=1".to_owned(),
+            "-verbosity=0".to_owned(),
+        ]);
+        fuzzer
+    }
+
+    fn write_seeds(&self, target: Target, folder: &Path) -> Result<()> {
+        let mut writer = Command::new(self.programs.join("seeds"));
+        // It ends at once, so what it leaks is nobody's loss.
+        writer.env("ASAN_OPTIONS", "detect_leaks=0");
+        repo::run(writer.arg(target.name()).arg(folder))
+    }
+}
+
+/// Folders of a target below `root`: seeds, corpus and what crashed.
+fn folders(root: &Path, target: Target) -> Result<[PathBuf; 3]> {
+    let folders = ["seeds", "corpus", "artifacts"].map(|kind| root.join(kind).join(target.name()));
+    for folder in &folders {
+        fs::create_dir_all(folder)?;
+    }
+    Ok(folders)
+}
