@@ -1,5 +1,6 @@
 //! The test binaries of the workspace, in the order in which they run.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -47,8 +48,8 @@ pub(super) fn build() -> Result<Vec<Suite>> {
         .collect();
     binaries.sort();
     let mut suites: Vec<Suite> = binaries
-        .into_iter()
-        .map(|binary| suite(binary, &daemon))
+        .iter()
+        .flat_map(|binary| in_each_sandbox(binary, &daemon))
         .collect();
     let mut documentation = Command::new("cargo");
     documentation.args(["test", "--quiet", "--workspace", "--doc", "--"]);
@@ -82,7 +83,33 @@ fn binary(message: &Value) -> Option<Binary> {
     })
 }
 
-fn suite(binary: Binary, daemon: &Path) -> Suite {
+/// Suites that drive the whole daemon run in each of its sandboxes; they start it without one by themselves.
+const IN_EACH_SANDBOX: &[&str] = &["frontend_requests (test)", "frontend_parking (test)"];
+
+fn in_each_sandbox(binary: &Binary, daemon: &Path) -> Vec<Suite> {
+    let mut suites = vec![suite(binary, daemon)];
+    if IN_EACH_SANDBOX.contains(&binary.name.as_str()) {
+        suites.extend(modes().iter().map(|mode| {
+            let mut confined = suite(binary, daemon);
+            confined.name = format!("{} in {mode}", binary.name);
+            confined.command.env("VIRTIOFSD_SANDBOX", mode);
+            confined
+        }));
+    }
+    suites
+}
+
+/// Sandboxes that can be entered here; only root has what chroot needs.
+fn modes() -> &'static [&'static str] {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    if is_root || std::env::var_os("VIRTIOFSD_NO_SKIP").is_some() {
+        return &["namespace", "chroot"];
+    }
+    println!("SKIPPED: suites in chroot: only root has CAP_SYS_CHROOT");
+    &["namespace"]
+}
+
+fn suite(binary: &Binary, daemon: &Path) -> Suite {
     let mut command = Command::new(&binary.executable);
     // As `cargo test` would run it.
     command.env("CARGO_MANIFEST_DIR", &binary.package_dir);
@@ -91,7 +118,7 @@ fn suite(binary: Binary, daemon: &Path) -> Suite {
     command.env("VIRTIOFSD", daemon);
     command.current_dir(&binary.package_dir);
     Suite {
-        name: binary.name,
+        name: binary.name.clone(),
         command,
     }
 }

@@ -1,5 +1,6 @@
 //! Starts the daemon under test and ends it again.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
@@ -11,11 +12,11 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// How a daemon is to be started; `--sandbox none` unless something else is said.
+/// How a daemon is to be started; `--sandbox` as `$VIRTIOFSD_SANDBOX` says, `none` unless something else is said.
 #[derive(Debug)]
 pub struct Launch {
     shared_dir: PathBuf,
-    sandbox: &'static str,
+    sandbox: Cow<'static, str>,
     arguments: Vec<OsString>,
     wrapper: Vec<OsString>,
     owner: Option<u32>,
@@ -28,7 +29,7 @@ impl Launch {
     pub fn new(shared_dir: &Path) -> Self {
         Self {
             shared_dir: shared_dir.to_path_buf(),
-            sandbox: "none",
+            sandbox: std::env::var("VIRTIOFSD_SANDBOX").map_or(Cow::Borrowed("none"), Cow::Owned),
             arguments: Vec::new(),
             wrapper: Vec::new(),
             owner: None,
@@ -39,7 +40,7 @@ impl Launch {
     /// Chooses the sandbox.
     #[must_use]
     pub fn sandbox(mut self, mode: &'static str) -> Self {
-        self.sandbox = mode;
+        self.sandbox = Cow::Borrowed(mode);
         self
     }
 
@@ -93,7 +94,7 @@ impl Launch {
             .arg(&socket)
             .arg("--shared-dir")
             .arg(&self.shared_dir)
-            .args(["--sandbox", self.sandbox])
+            .args(["--sandbox", &self.sandbox])
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
