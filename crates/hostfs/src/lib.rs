@@ -50,7 +50,7 @@ use virtiofs_protocol::Errno;
 use acting_as::Service;
 use handle::Handles;
 use hot::Hot;
-use inode::key::{Key, tells_birth};
+use inode::key::Key;
 use inode::table::{Newcomer, Table};
 use mounts::Mounts;
 use reserve::Reserve;
@@ -100,9 +100,7 @@ impl PassthroughFs {
     fn enter_root(&self) -> Result<(), Errno> {
         let descriptor = self.root.directory.try_clone().map_err(|_| Errno::MFILE)?;
         let stat = sys::stat_fd(descriptor.as_fd())?;
-        let mount = self
-            .mounts
-            .get(stat.stx_mnt_id, descriptor.as_fd(), tells_birth(&stat))?;
+        let mount = self.mounts.get(&stat, descriptor.as_fd())?;
         let key = Key::new(&stat, mount.identity);
         let kind = FileType::from_raw_mode(stat.stx_mode.into());
         self.inodes.enter(Newcomer {

@@ -1,18 +1,22 @@
 //! What is known about each mount of the share: asked once, when the mount is first met.
+//!
+//! A mount is remembered for as long as something of it is known. Before Linux 6.8 its number is
+//! then kept from being reused by a descriptor, so it stays busy for that long.
 
 use std::collections::HashMap;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-use rustix::fs::fstatfs;
+use rustix::fs::{Statx, fstatfs};
 use virtiofs_protocol::Errno;
+
+use crate::inode::key::{MountNumber, tells_birth};
 
 /// How far an inode number can be trusted once no descriptor holds the inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Identity {
-    /// Birth time is part of an inode's identity, and mount numbers are never used twice: number
-    /// and birth time tell a reused inode number.
+    /// Birth time is part of an inode's identity: it tells a reused inode number.
     Birth,
     /// Only a descriptor keeps the number from being reused, so a known inode keeps one.
     Pinned,
@@ -25,6 +29,8 @@ pub(crate) struct Mount {
     /// Calls may take long: never made on a queue's thread.
     pub(crate) slow: bool,
     refuses_nowait: AtomicBool,
+    /// Keeps the mount's number from being reused, where it would be.
+    _pin: Option<OwnedFd>,
 }
 
 impl Mount {
@@ -41,7 +47,7 @@ impl Mount {
 
 /// All mounts met so far. Few, and rarely more: a read lock and a short map.
 #[derive(Debug, Default)]
-pub(crate) struct Mounts(RwLock<HashMap<u64, Arc<Mount>>>);
+pub(crate) struct Mounts(RwLock<HashMap<u64, Weak<Mount>>>);
 
 // f_type of statfs(2): linux/magic.h, and the file systems' own headers.
 const BTRFS: u64 = 0x9123_683E;
@@ -60,18 +66,21 @@ const V9FS: u64 = 0x0102_1997;
 const SLOW_STORES: [u64; 7] = [AFS, CEPH, CIFS, FUSE, NFS, SMB2, V9FS];
 
 impl Mounts {
-    /// Finds a mount by its number; looks at it through `inside` when it is new.
-    pub(crate) fn get(
-        &self,
-        number: u64,
-        inside: BorrowedFd<'_>,
-        has_identity: bool,
-    ) -> Result<Arc<Mount>, Errno> {
+    /// Finds the mount of what `inside` holds, whose `stat` this is; looks at it when it is new.
+    pub(crate) fn get(&self, stat: &Statx, inside: BorrowedFd<'_>) -> Result<Arc<Mount>, Errno> {
+        let number = stat.stx_mnt_id;
         if let Some(mount) = self.known(number) {
             return Ok(mount);
         }
         let kind = fstatfs(inside)?.f_type.cast_unsigned();
-        let birth = has_identity && STORES_WITH_BIRTH.contains(&kind);
+        let meaning = MountNumber::of(stat);
+        let birth = tells_birth(stat)
+            && meaning != MountNumber::Unknown
+            && STORES_WITH_BIRTH.contains(&kind);
+        let pin = match meaning {
+            MountNumber::Unique | MountNumber::Unknown => None,
+            MountNumber::Reused => Some(inside.try_clone_to_owned().map_err(|_| Errno::MFILE)?),
+        };
         let mount = Arc::new(Mount {
             identity: if birth {
                 Identity::Birth
@@ -80,9 +89,15 @@ impl Mounts {
             },
             slow: SLOW_STORES.contains(&(kind & 0xFFFF_FFFF)),
             refuses_nowait: AtomicBool::new(false),
+            _pin: pin,
         });
         let mut mounts = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(Arc::clone(mounts.entry(number).or_insert(mount)))
+        if let Some(faster) = mounts.get(&number).and_then(Weak::upgrade) {
+            return Ok(faster);
+        }
+        mounts.retain(|_, mount| mount.strong_count() > 0);
+        mounts.insert(number, Arc::downgrade(&mount));
+        Ok(mount)
     }
 
     /// Finds a mount that was met before.
@@ -91,6 +106,73 @@ impl Mounts {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .get(&number)
-            .cloned()
+            .and_then(Weak::upgrade)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::path::Path;
+
+    use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+    use virtiofs_testkit::bridge::share::{can_mount, skipped};
+
+    use super::*;
+    use crate::{sys, testing};
+
+    fn met(mounts: &Mounts, place: &Path) -> (u64, Arc<Mount>) {
+        let directory = std::fs::File::open(place).unwrap();
+        let stat = sys::stat_fd(&directory).unwrap();
+        let mount = mounts.get(&stat, directory.as_fd()).unwrap();
+        (stat.stx_mnt_id, mount)
+    }
+
+    #[test]
+    fn a_number_that_is_reused_is_held_while_its_mount_is_known() {
+        if !can_mount() {
+            skipped("needs root");
+            return;
+        }
+        let _old_kernel = testing::plain_mount_numbers();
+        let place = tempfile::tempdir().unwrap();
+        let place = place.path();
+        let mounts = Mounts::default();
+        let mut numbers = Vec::new();
+        for _ in 0..3 {
+            mount("tmpfs", place, "tmpfs", MountFlags::empty(), None).unwrap();
+            let (number, known) = met(&mounts, place);
+            assert_eq!(
+                known.identity,
+                Identity::Birth,
+                "its inodes need no descriptors"
+            );
+            known.forgo_nowait();
+            assert_eq!(unmount(place, UnmountFlags::empty()), Err(Errno::BUSY));
+            drop(known);
+            assert!(mounts.known(number).is_none());
+            unmount(place, UnmountFlags::empty()).unwrap();
+            numbers.push(number);
+        }
+        assert!(
+            numbers.iter().all(|number| *number < 1 << 31),
+            "plain: {numbers:?}"
+        );
+        // What was learned of a mount is not believed of the next one.
+        mount("tmpfs", place, "tmpfs", MountFlags::empty(), None).unwrap();
+        assert!(met(&mounts, place).1.takes_nowait());
+        unmount(place, UnmountFlags::empty()).unwrap();
+    }
+
+    #[test]
+    fn a_number_that_is_unique_needs_no_descriptor() {
+        let place = tempfile::tempdir().unwrap();
+        let (number, known) = met(&Mounts::default(), place.path());
+        // Linux counts these from 2^31 (fs/namespace.c); before 6.8 there are none.
+        if number > 1 << 31 {
+            assert!(known._pin.is_none());
+        } else {
+            skipped("needs Linux 6.8");
+        }
     }
 }

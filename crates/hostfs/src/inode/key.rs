@@ -59,8 +59,30 @@ impl Key {
     }
 }
 
-/// Whether the kernel and the store tell all that [`Identity::Birth`](crate::mounts::Identity) rests on.
+/// Whether the kernel and the store tell when an inode was born.
 pub(crate) fn tells_birth(stat: &Statx) -> bool {
-    let needed = STATX_BTIME | STATX_MNT_ID_UNIQUE;
-    stat.stx_mask & needed == needed
+    stat.stx_mask & STATX_BTIME != 0
+}
+
+/// How long the number of a mount means this mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MountNumber {
+    /// Forever.
+    Unique,
+    /// For as long as the mount is there; the next mount gets the number at once.
+    Reused,
+    /// The kernel tells none.
+    Unknown,
+}
+
+impl MountNumber {
+    pub(crate) fn of(stat: &Statx) -> Self {
+        if stat.stx_mask & STATX_MNT_ID_UNIQUE != 0 {
+            Self::Unique
+        } else if stat.stx_mask & STATX_MNT_ID != 0 {
+            Self::Reused
+        } else {
+            Self::Unknown
+        }
+    }
 }

@@ -12,7 +12,7 @@ use virtiofs_protocol::{
 use crate::PassthroughFs;
 use crate::attributes::attributes;
 use crate::inode::Node;
-use crate::inode::key::{Key, tells_birth};
+use crate::inode::key::Key;
 use crate::inode::table::Newcomer;
 use crate::mounts::Identity;
 use crate::ops::may_take_long;
@@ -116,9 +116,7 @@ impl PassthroughFs {
 
     /// Enters what a descriptor holds, with one lookup.
     pub(crate) fn enter_unnamed(&self, held: OwnedFd, stat: &Statx) -> Result<Node, Errno> {
-        let mount = self
-            .mounts
-            .get(stat.stx_mnt_id, held.as_fd(), tells_birth(stat))?;
+        let mount = self.mounts.get(stat, held.as_fd())?;
         let key = Key::new(stat, mount.identity);
         if let Some(known) = self.inodes.count_known(&key) {
             if known.value.descriptor.load().is_none() {
