@@ -29,10 +29,13 @@ impl Service {
     pub(crate) fn of_this_thread() -> Self {
         let needed = CapabilitySet::SETUID | CapabilitySet::SETGID;
         let may_switch = capabilities(None).is_ok_and(|sets| sets.effective.contains(needed));
+        let uid = geteuid();
         Self {
-            uid: geteuid(),
+            uid,
             gid: getegid(),
-            may_switch,
+            // Another user would keep its capabilities while it acts as somebody, and lose them when
+            // it comes back from acting as root (man 7 capabilities).
+            may_switch: may_switch && uid.is_root(),
         }
     }
 }
@@ -72,7 +75,7 @@ impl ActingAs {
         if !service.may_switch {
             static ONCE: Once = Once::new();
             ONCE.call_once(|| {
-                tracing::warn!("new files belong to the daemon's user: it has no right to switch identity (CAP_SETUID, CAP_SETGID)");
+                tracing::warn!("new files belong to the daemon's user: it is not root with the right to switch identity (CAP_SETUID, CAP_SETGID)");
             });
             return Ok(acting);
         }
