@@ -1,10 +1,11 @@
-//! `cargo xtask demo`: a real guest mounts a directory of this machine and lives on it.
+//! `cargo xtask demo`: a real guest mounts a directory of this machine and works in it.
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
+use virtiofs_testkit::guest::demo;
 
-use crate::build;
+use crate::{build, tools};
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -17,17 +18,25 @@ pub(crate) struct Args {
     shell: bool,
 }
 
+/// What unpacks packages and starts guests, on every Debian but the smallest.
+const NEEDED: &[(&str, &str)] = &[("tar", "tar"), ("setpriv", "util-linux")];
+
 /// Builds the daemon as users run it and hands over to the guest.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let daemon = build::daemon()?;
-    let what = if args.shell {
-        "a shell"
-    } else {
-        "a demonstration"
+    tools::debian(NEEDED)?;
+    let program = build::daemon()?;
+    let directory = match &args.directory {
+        Some(directory) => directory
+            .canonicalize()
+            .with_context(|| directory.display().to_string())?,
+        None => tempfile::Builder::new()
+            .prefix("virtiofsd-demo-")
+            .tempdir()?
+            .keep(),
     };
-    bail!(
-        "no guest to give {what} to {:?} with {} yet",
-        args.directory,
-        daemon.display()
-    )
+    if args.shell {
+        demo::shell(&program, &directory)
+    } else {
+        demo::show(&program, &directory)
+    }
 }

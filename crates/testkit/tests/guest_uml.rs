@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::SeekFrom;
-use virtiofs_testkit::bridge::share::run_within;
+use virtiofs_testkit::bridge::share::{run_within, skipped};
+use virtiofs_testkit::frontend::daemon_path;
 use virtiofs_testkit::guest::share::{GuestShare, guest_or_skip};
-use virtiofs_testkit::guest::{Machine, Root, scenarios, tree};
+use virtiofs_testkit::guest::{Machine, Root, Unavailable, demo, scenarios, tree};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -222,4 +223,15 @@ fn a_file_past_four_gib_keeps_its_holes() -> Result<()> {
             Ok(())
         },
     )
+}
+
+/// What `cargo xtask demo` runs; it checks both sides itself.
+#[test]
+fn the_demonstration_succeeds() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    match demo::show(&daemon_path()?, directory.path()) {
+        Err(error) if error.is::<Unavailable>() => skipped(&error.to_string()),
+        shown => shown?,
+    }
+    Ok(())
 }

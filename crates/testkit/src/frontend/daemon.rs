@@ -15,6 +15,7 @@ use tempfile::TempDir;
 /// How a daemon is to be started; `--sandbox` as `$VIRTIOFSD_SANDBOX` says, `none` unless something else is said.
 #[derive(Debug)]
 pub struct Launch {
+    program: Option<PathBuf>,
     shared_dir: PathBuf,
     sandbox: Cow<'static, str>,
     arguments: Vec<OsString>,
@@ -28,6 +29,7 @@ impl Launch {
     #[must_use]
     pub fn new(shared_dir: &Path) -> Self {
         Self {
+            program: None,
             shared_dir: shared_dir.to_path_buf(),
             sandbox: std::env::var("VIRTIOFSD_SANDBOX").map_or(Cow::Borrowed("none"), Cow::Owned),
             arguments: Vec::new(),
@@ -35,6 +37,13 @@ impl Launch {
             owner: None,
             environment: Vec::new(),
         }
+    }
+
+    /// Chooses the daemon's binary; [`daemon_path`] by default.
+    #[must_use]
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_path_buf());
+        self
     }
 
     /// Chooses the sandbox.
@@ -79,7 +88,7 @@ impl Launch {
         let socket = place.path().join("vhost.sock");
         let log = place.path().join("log");
         let output = File::create(&log)?;
-        let program = daemon_path()?;
+        let program = self.program.map_or_else(daemon_path, Ok)?;
         let mut words = self.wrapper.iter().map(OsString::as_os_str);
         let mut command = match words.next() {
             None => Command::new(&program),

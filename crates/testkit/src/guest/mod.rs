@@ -10,6 +10,7 @@
 //! it started is killed with it.
 
 pub mod cache;
+pub mod demo;
 pub mod initramfs;
 pub mod machine;
 pub mod packages;

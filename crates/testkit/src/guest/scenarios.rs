@@ -1,6 +1,6 @@
 //! What guests do over the share: scripts, each a file of its own in `guest/`.
 //!
-//! All but the first run on the Debian root.
+//! All but [`DEMO`] need the Debian root.
 
 /// Functions that scripts share, in the guest as `/job/lib.sh`.
 pub const LIBRARY: &str = include_str!("../../guest/lib.sh");
@@ -19,6 +19,9 @@ pub const SQLITE: &str = include_str!("../../guest/sqlite.sh");
 
 /// Writes, reads and punches `sparse`, a file of 5 GiB.
 pub const SPARSE: &str = include_str!("../../guest/sparse.sh");
+
+/// Reads, writes, lists and renames in the folder `$PLACE`, telling what it does.
+pub const DEMO: &str = include_str!("../../guest/demo.sh");
 
 /// A script with variables set before it.
 #[must_use]
