@@ -411,12 +411,10 @@ fn v_memory_slots_are_counted_and_come_back() -> Result<()> {
 }
 
 #[test]
-fn v_ring_sizes_and_indices_are_checked() -> Result<()> {
+fn v_ring_sizes_and_bases_are_checked() -> Result<()> {
     let mut target = Target::start()?;
     let frontend = prepared(&target)?;
     let connection = frontend.connection();
-    let queues: u64 = connection.get_value(Code::GetQueueNum, &[])?;
-    let queues = u32::try_from(queues)?;
     let state = |index, num| VringState { index, num };
     for (num, want) in [
         (0, false),
@@ -450,6 +448,18 @@ fn v_ring_sizes_and_indices_are_checked() -> Result<()> {
             "base {num}"
         );
     }
+    drop(frontend);
+    target.is_unharmed()
+}
+
+#[test]
+fn v_rings_that_are_not_there_are_refused() -> Result<()> {
+    let mut target = Target::start()?;
+    let frontend = prepared(&target)?;
+    let connection = frontend.connection();
+    let queues: u64 = connection.get_value(Code::GetQueueNum, &[])?;
+    let queues = u32::try_from(queues)?;
+    let state = |index, num| VringState { index, num };
     for (index, want) in [
         (0, true),
         (queues - 1, true),

@@ -1,6 +1,8 @@
 //! What hostile tests share: a daemon that must outlive them, and rings
 //! written by hand.
 
+mod open_share;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +14,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::{Completion, Daemon, Frontend, GuestMemory, Launch, Options, Queue, Waiting};
 use crate::fuse::abi::{self, OutHeader, ROOT};
 use crate::fuse::{Caller, Request, Session};
+
+pub use open_share::OpenShare;
 
 /// Descriptor flags (virtio 1.3, 2.7.5).
 pub const NEXT: u16 = 1;
@@ -334,6 +338,58 @@ impl Scribbler {
             "{written_bytes} bytes, {reply:?}"
         );
         Ok(reply)
+    }
+
+    /// Sends a request as it stands, with so much room for the reply, and
+    /// expects what it gets to be a reply; `None` where there is none.
+    pub fn any(&mut self, bytes: &[u8], reply_bytes: u32) -> Result<Option<OutHeader>> {
+        self.memory.write(self.request_at, bytes);
+        self.clear_reply();
+        let table = chained(&[
+            readable(self.request_at, u32::try_from(bytes.len())?),
+            writable(self.reply_at, reply_bytes),
+        ]);
+        let written_bytes = self.chain(&table)?;
+        let reply = self.reply();
+        if written_bytes == 0 {
+            ensure!(reply == OutHeader::default(), "written and not told");
+            return Ok(None);
+        }
+        let unique = bytes.get(8..16).and_then(|raw| raw.try_into().ok());
+        let unique = unique.map(u64::from_ne_bytes);
+        ensure!(
+            reply.len == written_bytes && Some(reply.unique) == unique,
+            "{written_bytes} bytes, {reply:?}"
+        );
+        let is_bare = written_bytes == 16;
+        ensure!(
+            reply.error == 0 || (is_bare && (-511..0).contains(&reply.error)),
+            "{reply:?}"
+        );
+        Ok(Some(reply))
+    }
+
+    /// The bytes of a request.
+    #[must_use]
+    pub fn bytes(&mut self, request: &Request<'_>) -> Vec<u8> {
+        let (len, _) = self.write_request(request);
+        let len = usize::try_from(len).unwrap_or(0);
+        let mut bytes = self.memory.bytes(self.request_at, len);
+        bytes.extend_from_slice(request.payload);
+        bytes
+    }
+
+    /// [`Scribbler::any`] of a request; the reply's error, 0 for success.
+    pub fn error_of(&mut self, request: &Request<'_>) -> Result<i32> {
+        let bytes = self.bytes(request);
+        let reply = self.any(&bytes, 16 << 10)?;
+        Ok(-reply.context("no reply")?.error)
+    }
+
+    /// A value in the last reply's body.
+    #[must_use]
+    pub fn body<T: FromBytes + IntoBytes>(&self) -> T {
+        self.memory.load(self.reply_at + 16)
     }
 
     /// GETATTR of the root is answered as always.
