@@ -1,6 +1,6 @@
 //! What guests do over the share: scripts, each a file of its own in `guest/`.
 //!
-//! All but [`DEMO`] need the Debian root.
+//! All but [`DEMO`] and [`QUEUES`] need the Debian root.
 
 /// Functions that scripts share, in the guest as `/job/lib.sh`.
 pub const LIBRARY: &str = include_str!("../../guest/lib.sh");
@@ -22,6 +22,9 @@ pub const SPARSE: &str = include_str!("../../guest/sparse.sh");
 
 /// Reads, writes, lists and renames in the folder `$PLACE`, telling what it does.
 pub const DEMO: &str = include_str!("../../guest/demo.sh");
+
+/// Works on two processors at once and shows each queue's interrupts.
+pub const QUEUES: &str = include_str!("../../guest/queues.sh");
 
 /// A script with variables set before it.
 #[must_use]
