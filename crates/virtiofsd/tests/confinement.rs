@@ -354,3 +354,42 @@ fn memory_is_closed_to_processes_of_the_same_user() -> Result<()> {
     );
     Ok(())
 }
+
+/// Each step of giving up rights comes before the first accept, as strace saw it.
+#[test]
+fn the_sandbox_is_complete_before_the_socket_accepts() -> Result<()> {
+    if !ROOT_USER.available() {
+        return Ok(());
+    }
+    if Command::new("strace").arg("-V").output().is_err() {
+        common::skipped("strace is not installed");
+        return Ok(());
+    }
+    for mode in ["namespace", "chroot", "none"] {
+        let share = share_of(0)?;
+        let place = share_of(0)?;
+        let log = place.path().join("calls");
+        let log = log.to_str().context("UTF-8")?;
+        let through = ["strace", "-f", "-qq", "-o", log];
+        let mut daemon = virtiofs_testkit::frontend::Launch::new(share.path())
+            .through(through)
+            .sandbox(mode)
+            .start()?;
+        drop(Session::open(daemon.socket())?);
+        daemon.expect_exit(0, common::LIMIT)?;
+        let calls = fs::read_to_string(log)?;
+        let accepts = calls.find("accept4(").context("no accept")?;
+        let steps = [
+            "PR_SET_NO_NEW_PRIVS",
+            "landlock_restrict_self(",
+            "capset(",
+            "PR_SET_DUMPABLE, SUID_DUMP_DISABLE",
+            "seccomp(SECCOMP_SET_MODE_FILTER",
+        ];
+        for step in steps {
+            let last = calls.rfind(step).with_context(|| format!("no {step}"))?;
+            ensure!(last < accepts, "{mode}: {step} after the first accept");
+        }
+    }
+    Ok(())
+}

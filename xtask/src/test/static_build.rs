@@ -12,7 +12,7 @@ use crate::repo;
 use super::record::Entry;
 use super::{Surroundings, Tally};
 
-const NAME: &str = "static_build_runs_without_an_interpreter";
+const NAME: &str = "static_build_serves_without_an_interpreter";
 
 /// Builds the daemon statically and runs it, unless the filter names other tests.
 pub(super) fn test(surroundings: &Surroundings) -> Option<Entry> {
@@ -21,7 +21,10 @@ pub(super) fn test(surroundings: &Surroundings) -> Option<Entry> {
     }
     println!("\n== static build");
     let begun = Instant::now();
-    let outcome = build().and_then(|program| runs_alone(&program));
+    let outcome = build().and_then(|program| {
+        runs_alone(&program)?;
+        serves(&program)
+    });
     let tally = Tally::of_one(NAME, outcome);
     Some(Entry {
         name: "static build".to_owned(),
@@ -62,6 +65,18 @@ fn runs_alone(program: &Path) -> Result<()> {
         "--version printed {version:?}"
     );
     Ok(())
+}
+
+/// A C library that is linked in makes other system calls than one that is loaded: the filter's list must cover both.
+fn serves(program: &Path) -> Result<()> {
+    let mut tests = Command::new("cargo");
+    tests.args([
+        "test",
+        "--quiet",
+        "--package=virtiofs-testkit",
+        "--test=frontend_requests",
+    ]);
+    repo::run(tests.env("VIRTIOFSD", program))
 }
 
 /// Type of the program header that names the dynamic linker (`PT_INTERP`, man 5 elf).

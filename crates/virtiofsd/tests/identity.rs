@@ -1,0 +1,130 @@
+//! Who is who in a sandbox with a user namespace: what the guest's ids are on the host.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use common::{ROOT_USER, ROOT_WITHOUT_ADMIN, USER, run_through, share_of};
+use virtiofs_testkit::frontend::Launch;
+use virtiofs_testkit::fuse::Session;
+use virtiofs_testkit::fuse::abi::ROOT;
+
+const O_RDWR: u32 = 2;
+
+/// Who owns, on the host and for the guest, what the guest's root makes.
+fn owners(launch: Launch, share: &Path) -> Result<((u32, u32), (u32, u32))> {
+    let daemon = launch.sandbox("namespace").start()?;
+    let mut session = Session::open(daemon.socket())?;
+    let client = session.client();
+    let made = client.create(ROOT, "made", O_RDWR, 0o640)?;
+    client.release(made.entry.nodeid, made.open.fh)?;
+    let host = fs::metadata(share.join("made"))?;
+    let guest = (made.entry.attr.uid, made.entry.attr.gid);
+    Ok(((host.uid(), host.gid()), guest))
+}
+
+#[test]
+fn a_root_that_maps_ids_makes_files_of_the_mapped_ids() -> Result<()> {
+    for privileges in [ROOT_USER, ROOT_WITHOUT_ADMIN] {
+        if !privileges.available() {
+            return Ok(());
+        }
+        let share = share_of(100_000)?;
+        let launch = privileges
+            .launch(share.path())
+            .arg("--uid-map=:0:100000:65536:")
+            .arg("--gid-map=:0:100000:65536:");
+        let got = owners(launch, share.path()).context(privileges.name)?;
+        ensure!(
+            got == ((100_000, 100_000), (0, 0)),
+            "{}: {got:?}",
+            privileges.name
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_root_that_may_not_mount_keeps_every_id() -> Result<()> {
+    if !ROOT_WITHOUT_ADMIN.available() {
+        return Ok(());
+    }
+    let share = share_of(0)?;
+    let theirs = share.path().join("theirs");
+    fs::write(&theirs, "of a user")?;
+    chown(&theirs, Some(1234), Some(4321))?;
+    let launch = ROOT_WITHOUT_ADMIN.launch(share.path());
+    ensure!(owners(launch, share.path())? == ((0, 0), (0, 0)));
+    let daemon = ROOT_WITHOUT_ADMIN
+        .launch(share.path())
+        .sandbox("namespace")
+        .start()?;
+    let mut session = Session::open(daemon.socket())?;
+    let found = session.client().lookup(ROOT, "theirs")?;
+    ensure!((found.attr.uid, found.attr.gid) == (1234, 4321));
+    Ok(())
+}
+
+#[test]
+fn an_ordinary_user_owns_what_the_guest_makes() -> Result<()> {
+    if !USER.available() {
+        return Ok(());
+    }
+    let share = share_of(1000)?;
+    let got = owners(USER.launch(share.path()), share.path())?;
+    ensure!(got == ((1000, 1000), (1000, 1000)), "own ids: {got:?}");
+    fs::remove_file(share.path().join("made"))?;
+    // The guest's root is this user, and sees itself as the owner.
+    let launch = USER
+        .launch(share.path())
+        .arg("--uid-map=:0:1000:1:")
+        .arg("--gid-map=:0:1000:1:");
+    let got = owners(launch, share.path())?;
+    ensure!(got == ((1000, 1000), (0, 0)), "as root: {got:?}");
+    Ok(())
+}
+
+/// In place of the programs that read `/etc/subuid`: they say how they were called, and refuse.
+#[test]
+fn more_ids_are_asked_of_the_programs_that_may_map_them() -> Result<()> {
+    if !USER.available() {
+        return Ok(());
+    }
+    let place = share_of(1000)?;
+    let path = place.path().to_str().context("UTF-8")?;
+    for program in ["newuidmap", "newgidmap"] {
+        let file = place.path().join(program);
+        fs::write(
+            &file,
+            "#!/bin/sh\nshift\necho \"$0 $*\" >&2\nenv >&2\nexit 1\n",
+        )?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+    }
+    let search = format!("PATH={path}:/usr/bin:/bin");
+    let mut through = vec!["env", &search];
+    through.extend(USER.through);
+    let socket = format!("{path}/socket");
+    let output = run_through(
+        &through,
+        &[
+            "--gid-map=:0:1000:1:",
+            "--gid-map=:1:200000:5:",
+            "--uid-map=:0:1000:1:",
+            "--shared-dir",
+            path,
+            "--socket-path",
+            &socket,
+        ],
+    )?;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(output.status.code() == Some(1), "{said}");
+    let want = format!(
+        "--gid-map: {path}/newgidmap: {path}/newgidmap 0 1000 1 1 200000 5; see /etc/subgid"
+    );
+    ensure!(said.contains(&want), "{said}");
+    ensure!(!Path::new(&socket).exists(), "the socket stays");
+    Ok(())
+}
