@@ -355,14 +355,53 @@ fn memory_is_closed_to_processes_of_the_same_user() -> Result<()> {
     Ok(())
 }
 
+fn has_strace() -> bool {
+    Command::new("strace").arg("-V").output().is_ok() || common::skipped("strace is not installed")
+}
+
+/// strace answers for a kernel that has no Landlock.
+#[test]
+fn without_landlock_one_warning_says_so_and_auto_ranks_chroot_lower() -> Result<()> {
+    if !ROOT_USER.available() || !has_strace() {
+        return Ok(());
+    }
+    const WITHOUT: [&str; 6] = [
+        "strace",
+        "-f",
+        "-qq",
+        "--output=/dev/null",
+        "--trace=landlock_create_ruleset",
+        "--inject=landlock_create_ruleset:error=ENOSYS",
+    ];
+    let namespaces = "auto: namespace in a user namespace, because";
+    let cases = [
+        (&ROOT_USER, "namespace", "no Landlock: "),
+        (&ROOT_USER, "chroot", "no Landlock: "),
+        (&ROOT_USER, "none", "no Landlock: "),
+        (&CONTAINER, "auto", namespaces),
+    ];
+    for (privileges, mode, says) in cases {
+        let share = share_of(0)?;
+        let daemon = virtiofs_testkit::frontend::Launch::new(share.path())
+            .through(privileges.through.iter().copied().chain(WITHOUT))
+            .sandbox(mode)
+            .start()?;
+        let mut session = Session::open(daemon.socket()).with_context(|| daemon.log())?;
+        serves(&mut session, share.path())?;
+        let log = daemon.log();
+        ensure!(log.contains(says), "{mode}: {log}");
+        ensure!(log.matches("no Landlock: ").count() == 1, "{mode}: {log}");
+    }
+    Ok(())
+}
+
 /// Each step of giving up rights comes before the first accept, as strace saw it.
 #[test]
 fn the_sandbox_is_complete_before_the_socket_accepts() -> Result<()> {
     if !ROOT_USER.available() {
         return Ok(());
     }
-    if Command::new("strace").arg("-V").output().is_err() {
-        common::skipped("strace is not installed");
+    if !has_strace() {
         return Ok(());
     }
     for mode in ["namespace", "chroot", "none"] {

@@ -1,5 +1,6 @@
 //! Which mode, from what was asked and the privileges at hand.
 
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::user_namespace::Maps;
@@ -42,17 +43,16 @@ fn owner(plan: &Plan, have: CapabilitySet) -> Owner {
 }
 
 fn strongest(plan: &Plan, have: CapabilitySet) -> Mode {
+    let maps = Maps::new(&plan.uid_map, &plan.gid_map, have);
     let (rank, why) = rank(Found {
-        namespaces: have.contains(CapabilitySet::SYS_ADMIN) && works(Namespaces::ALL),
+        namespaces: have.contains(CapabilitySet::SYS_ADMIN) && works(Namespaces::ALL, None),
         chroot: have.contains(CapabilitySet::SYS_CHROOT),
         landlock: landlock::is_available(),
-        user_namespaces: works(Namespaces::ALL_OF_A_USER),
+        user_namespaces: works(Namespaces::ALL_OF_A_USER, Some(&maps)),
     });
     let mode = match rank {
         Rank::Namespaces => Mode::Namespace(Owner::Host),
-        Rank::UserNamespaces => {
-            Mode::Namespace(Owner::User(Maps::new(&plan.uid_map, &plan.gid_map, have)))
-        }
+        Rank::UserNamespaces => Mode::Namespace(Owner::User(maps)),
         Rank::Chroot => Mode::Chroot,
         Rank::None => Mode::None,
     };
@@ -108,15 +108,29 @@ fn rank(found: Found) -> (Rank, &'static str) {
     }
 }
 
-/// Tries, in a child that ends at once: a security module may allow the namespace and forbid the mounts.
-fn works(namespaces: Namespaces) -> bool {
+/// Tries, in a child that ends at once: a security module may allow the namespaces and forbid the mounts, and the
+/// kernel may allow them and forbid the maps.
+fn works(namespaces: Namespaces, maps: Option<&Maps>) -> bool {
+    let Ok((ours, parents)) = pipe_with(PipeFlags::CLOEXEC) else {
+        return false;
+    };
     match sys::clone_into(namespaces) {
         Err(_) => false,
         Ok(Forked::Child) => {
-            let done = namespace::receive_mounts_only().is_ok();
+            drop(parents);
+            let mapped = matches!(rustix::io::read(&ours, &mut [0; 1]), Ok(1..));
+            let done = mapped && namespace::receive_mounts_only().is_ok();
             sys::exit_now(u8::from(!done))
         }
-        Ok(Forked::Parent(child)) => sys::wait_for(child).is_ok_and(|code| code == 0),
+        Ok(Forked::Parent(child)) => {
+            let mapped = maps.is_none_or(|maps| maps.write(child).is_ok());
+            if mapped {
+                // A child that has ended says no by its exit code.
+                let _ = rustix::io::write(&parents, &[1]);
+            }
+            drop(parents);
+            sys::wait_for(child).is_ok_and(|code| code == 0)
+        }
     }
 }
 

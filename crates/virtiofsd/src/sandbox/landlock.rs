@@ -28,17 +28,26 @@ pub(super) fn is_available() -> bool {
         .is_ok()
 }
 
-/// Restricts this thread, and those it will start, to the share.
+/// Restricts this thread, and those it will start, to the share; warns where the kernel cannot.
 pub(super) fn restrict_to(
     share: BorrowedFd<'_>,
     kind: Kind,
     access: GuestAccess,
 ) -> Result<(), SandboxError> {
+    if !is_available() {
+        tracing::warn!(
+            "no Landlock: Linux 5.19 or newer with it switched on is needed; the sandbox has one layer less"
+        );
+        return Ok(());
+    }
     restrict(&[(share, allowed(kind, access))], Scope::from_all(KNOWN))
 }
 
-/// Restricts this thread to removing files from this directory; it may still signal the server.
+/// Restricts this thread to removing files from this directory; it may still signal the server, which warns for both.
 pub(super) fn restrict_to_removal(directory: Option<BorrowedFd<'_>>) -> Result<(), SandboxError> {
+    if !is_available() {
+        return Ok(());
+    }
     let rules: Vec<_> = directory
         .map(|directory| (directory, AccessFs::RemoveFile.into()))
         .into_iter()
@@ -65,12 +74,6 @@ fn restrict(
     rules: &[(BorrowedFd<'_>, BitFlags<AccessFs>)],
     scope: BitFlags<Scope>,
 ) -> Result<(), SandboxError> {
-    if !is_available() {
-        tracing::warn!(
-            "no Landlock: Linux 5.19 or newer with it switched on is needed; the sandbox has one layer less"
-        );
-        return Ok(());
-    }
     let status =
         enforce(rules, scope).map_err(|error| SandboxError::Landlock(error.to_string()))?;
     tracing::debug!("Landlock: {:?}, {:?}", status.ruleset, status.landlock);

@@ -50,6 +50,44 @@ pub(crate) const CONTAINER: Privileges = Privileges {
     uid: 0,
 };
 
+/// The three capabilities that the usual container runtime gives by itself.
+pub(crate) const BARE_CONTAINER: Privileges = Privileges {
+    name: "root with audit_write, kill and net_bind_service",
+    through: &[
+        "setpriv",
+        "--bounding-set=-all,+audit_write,+kill,+net_bind_service",
+    ],
+    uid: 0,
+};
+
+/// Root of a user namespace that an ordinary user has made.
+pub(crate) const ROOT_OF_A_USER: Privileges = Privileges {
+    name: "root of a user namespace",
+    through: &[
+        "setpriv",
+        "--reuid=1000",
+        "--regid=1000",
+        "--clear-groups",
+        "unshare",
+        "--user",
+        "--map-root-user",
+    ],
+    uid: 1000,
+};
+
+/// As a container with a root file system that is only read.
+pub(crate) const READ_ONLY_ROOT: Privileges = Privileges {
+    name: "root on a read-only root",
+    through: &[
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        "mount --bind /tmp /tmp && mount -o remount,ro,bind / && exec \"$0\" \"$@\"",
+    ],
+    uid: 0,
+};
+
 /// Root in name only.
 pub(crate) const ROOT_WITH_NOTHING: Privileges = Privileges {
     name: "root without any capability",
