@@ -4,6 +4,7 @@
 //! has a test with a planted violation: a check that cannot fail is none. All
 //! checks run, whatever the first ones find.
 
+mod claims;
 mod dependencies;
 mod layers;
 mod lines;
@@ -93,6 +94,9 @@ const QUICK: &[(&str, Check)] = &[
     }),
     ("C libraries", |subject| {
         found(dependencies::c_libraries(&subject.metadata)?)
+    }),
+    ("claims of documents", |subject| {
+        found(claims::findings(&subject.files))
     }),
     ("words", |subject| found(words::findings(&subject.files))),
 ];
