@@ -173,21 +173,28 @@ fn read_nowait(file: &OpenFile, op: Read, into: &GuestPages<'_, Writable>) -> Ou
         Err(Errno::AGAIN) => Err(Refusal::WouldSleep(Lane::Store)),
         read => Ok(read?),
     };
-    let first = match nowait(0) {
-        Err(Refusal::Errno(Errno::OPNOTSUPP)) => {
-            file.mount.forgo_nowait();
-            return Ok(read_from(file, op, into, 0, 0)?);
-        }
-        first => first?,
+    let inside_page = |done| {
+        !u64::try_from(done)
+            .is_ok_and(|done| (op.offset.get_u64() + done).is_multiple_of(PAGE_BYTES))
     };
-    let inside_page = !u64::try_from(first)
-        .is_ok_and(|first| (op.offset.get_u64() + first).is_multiple_of(PAGE_BYTES));
-    if first == wanted || inside_page {
-        return Ok(first);
+    let mut done = 0;
+    loop {
+        let reached = match nowait(done) {
+            Err(Refusal::Errno(Errno::OPNOTSUPP)) if done == 0 => {
+                file.mount.forgo_nowait();
+                return Ok(read_from(file, op, into, 0, 0)?);
+            }
+            reached => reached?,
+        };
+        if reached == wanted || reached == done || inside_page(reached) {
+            return Ok(reached);
+        }
+        // It ends where a page does: at the end of the file, or before a page that is not in
+        // memory. A short answer to the latter would tell the guest that the file ends there, and
+        // so it would if a page came in meanwhile and the next one did not: only nothing at all is
+        // the end.
+        done = reached;
     }
-    // It ends where a page does: at the end of the file, or before a page that is not in memory.
-    // A short answer to the latter would tell the guest that the file ends there.
-    nowait(first)
 }
 
 /// Reads what lies behind the first `skip` bytes of the request; returns the bytes with these.

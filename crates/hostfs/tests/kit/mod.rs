@@ -286,6 +286,35 @@ impl Guest {
         Ok(bytes)
     }
 
+    /// A READ on a queue's thread: `None` where it would sleep.
+    pub(crate) fn read_at_once(
+        &self,
+        (node, file): (NodeId, Fh),
+        at: u64,
+        size_bytes: usize,
+    ) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; size_bytes];
+        let mut piece = IoVec::default();
+        let op = op::Read {
+            file,
+            offset: offset(at),
+            size_bytes,
+        };
+        let into = GuestPages::from_bytes(&mut bytes, &mut piece);
+        let cx = Context {
+            patience: Patience::Never,
+            ..self.cx()
+        };
+        match self.fs.read(&cx, node, op, into) {
+            Ok(len) => {
+                bytes.truncate(len);
+                Some(bytes)
+            }
+            Err(Refusal::WouldSleep(_)) => None,
+            Err(Refusal::Errno(errno)) => panic!("{errno}"),
+        }
+    }
+
     pub(crate) fn write(
         &self,
         node: NodeId,

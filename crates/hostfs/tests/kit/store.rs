@@ -44,6 +44,11 @@ impl Store {
         Self::or_skip(|| Self::looped("mkfs.ext4", &["-q", "-F"], "64M"))
     }
 
+    /// Blocks a quarter of a page long.
+    pub(crate) fn ext4_of_small_blocks() -> Option<Self> {
+        Self::or_skip(|| Self::looped("mkfs.ext4", &["-q", "-F", "-b", "1024"], "64M"))
+    }
+
     pub(crate) fn xfs() -> Option<Self> {
         Self::or_skip(|| Self::looped("mkfs.xfs", &["-q", "-f"], "320M"))
     }
