@@ -12,6 +12,8 @@ use kit::store::Store;
 use kit::{Guest, READ, READ_WRITE, ROOT, WRITE, make_fifo};
 use virtiofs_protocol::op::{Durability, Setattr, TimeChange, Whence};
 use virtiofs_protocol::{Errno, FallocateMode, FileOffset, Timestamp};
+use virtiofs_testkit::bridge::share::{can_mount, skipped};
+use virtiofs_testkit::slowfs::{FILE, SlowFs};
 
 const GIB: u64 = 1 << 30;
 
@@ -34,6 +36,24 @@ fn syncing_through_a_fifo_does_not_open_it() {
     let reader = reader.read(true).custom_flags(nonblocking).open(&fifo);
     assert!(writer.join().unwrap().is_ok());
     drop(reader);
+}
+
+/// NFS tells at close that there was no room for what was written.
+#[test]
+fn what_a_store_says_when_a_file_is_closed_is_what_the_guest_hears() {
+    if !can_mount() {
+        skipped("needs root and /dev/fuse");
+        return;
+    }
+    let share = tempfile::tempdir().unwrap();
+    let slow = SlowFs::mount(share.path()).unwrap();
+    let guest = Guest::on(share.path());
+    let node = guest.lookup(ROOT, FILE).unwrap().node;
+    let file = guest.open(node, READ).unwrap();
+    assert_eq!(guest.flush(node, file), Ok(()));
+    slow.fail_flush(Errno::DQUOT);
+    assert_eq!(guest.flush(node, file), Err(Errno::DQUOT));
+    guest.release(node, file).unwrap();
 }
 
 #[test]

@@ -156,7 +156,7 @@ impl PassthroughFs {
         if file.mount.slow {
             // Stores that report errors at close do so for each descriptor that is closed.
             sleeps(cx)?;
-            drop(rustix::io::fcntl_dupfd_cloexec(file, 0)?);
+            sys::raw::close(self.retried(|| rustix::io::fcntl_dupfd_cloexec(file, 0))?)?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
     reason = "one of the four islands: pages of the guest are no Rust slices"
 )]
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use virtiofs_protocol::{Errno, FileOffset, GuestPages, IoVec, Readable, Writable};
 
@@ -86,6 +86,20 @@ pub(crate) fn pwritev2(
         unsafe { libc::pwritev2(file.as_raw_fd(), pieces, count, offset.get(), flags) }
     })?;
     usize::try_from(written).map_err(|_| last_errno())
+}
+
+/// Closes a descriptor and tells what the store says to that (man 2 close).
+pub(crate) fn close(file: OwnedFd) -> Result<(), Errno> {
+    // SAFETY: the number was the value's alone, which is given up here. Linux closes it whatever
+    // it answers, so it is never closed twice.
+    let closed = unsafe { libc::close(file.into_raw_fd()) };
+    match closed {
+        0 => Ok(()),
+        // Nobody interrupted the guest: that it is not known how it went is an error of the store.
+        _ => Err(Some(last_errno())
+            .filter(|errno| *errno != Errno::INTR)
+            .unwrap_or(Errno::IO)),
+    }
 }
 
 /// Reads raw `struct linux_dirent64` records (man 2 getdents64); 0 at the directory's end.

@@ -286,6 +286,11 @@ impl Guest {
         Ok(bytes)
     }
 
+    pub(crate) fn flush(&self, node: NodeId, file: Fh) -> Result<(), Errno> {
+        let owner = LockOwner(0);
+        answer(self.fs.flush(&self.cx(), node, op::Flush { file, owner }))
+    }
+
     /// A READ on a queue's thread: `None` where it would sleep.
     pub(crate) fn read_at_once(
         &self,

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
 use virtiofs_testkit::bridge::share::{can_mount, skipped};
@@ -135,6 +137,20 @@ impl Store {
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// Unmounts what nobody uses any more.
+///
+/// A program that another test starts holds all descriptors for a moment, between fork and exec.
+pub(crate) fn unmount_idle(path: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match unmount(path, UnmountFlags::empty()) {
+            Ok(()) => return,
+            Err(errno) => assert!(errno == Errno::BUSY && Instant::now() < deadline, "{errno}"),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Runs a program that must succeed.

@@ -48,6 +48,7 @@ struct State {
     open: bool,
     holds_attributes: bool,
     held: Vec<Held>,
+    flush_error: Option<Errno>,
 }
 
 #[derive(Debug)]
@@ -105,6 +106,12 @@ impl SlowFs {
         Ok(())
     }
 
+    /// From now on closing a file fails, as on a store that finds out late
+    /// that it has no room.
+    pub fn fail_flush(&self, errno: Errno) {
+        self.server.state().flush_error = Some(errno);
+    }
+
     /// Answers what is held, and everything from now on at once.
     pub fn release(&self) {
         let mut state = self.server.state();
@@ -155,6 +162,10 @@ impl Server {
                 self.hold(unique, attr_out(header.nodeid));
             }
             opcode::INTERRUPT => self.interrupt(arguments),
+            opcode::FLUSH => {
+                let failure = self.state().flush_error;
+                self.answer(unique, failure.map_or(Ok(&[]), Err));
+            }
             opcode::FORGET | opcode::BATCH_FORGET => {}
             code => match immediate(code, header.nodeid, arguments) {
                 Ok(body) => self.answer(unique, Ok(&body)),
@@ -219,7 +230,7 @@ fn immediate(code: u32, node: u64, arguments: &[u8]) -> Result<Vec<u8>, Errno> {
             Ok(out.as_bytes().to_vec())
         }
         opcode::STATFS => Ok(abi::StatfsOut::default().as_bytes().to_vec()),
-        opcode::READDIR | opcode::RELEASE | opcode::RELEASEDIR | opcode::FLUSH => Ok(Vec::new()),
+        opcode::READDIR | opcode::RELEASE | opcode::RELEASEDIR => Ok(Vec::new()),
         _ => Err(Errno::NOSYS),
     }
 }
