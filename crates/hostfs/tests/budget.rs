@@ -4,7 +4,7 @@ mod kit;
 
 use std::time::Duration;
 
-use kit::store::Store;
+use kit::store::{Store, unmount_idle};
 use kit::{Guest, READ, ROOT};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use virtiofs_hostfs::Options;
@@ -145,7 +145,7 @@ fn a_mount_that_the_guest_has_looked_at_can_be_unmounted_when_it_is_idle() {
     assert_eq!(busy, Err(Errno::BUSY));
     guest.release(node, file).unwrap();
     assert_eq!(guest.cool(), 0);
-    unmount(&inner, UnmountFlags::empty()).unwrap();
+    unmount_idle(&inner);
     for node in [root, node] {
         assert_eq!(guest.getattr(node).map(drop), Err(Errno::STALE));
     }
