@@ -12,6 +12,10 @@ use virtiofs_testkit::frontend::trace::{Call, Trace, now_secs};
 use virtiofs_testkit::fuse::Session;
 use virtiofs_testkit::fuse::abi::ROOT;
 
+#[path = "../../hostfs/tests/kit/store.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "stores of other tests, too")]
+mod store;
+
 const LISTED: usize = 20;
 const PAGE: u32 = 4096;
 /// Long enough for work that was put off to show, and for the queue to sleep.
@@ -167,6 +171,15 @@ fn directory(recorder: &mut Recorder) -> Result<()> {
         Ok(s.client().readdirplus(node, fh, 0)?)
     })?;
     ensure!(entries.len() == LISTED + 2, "{} entries", entries.len());
+    // Listed and not looked up, it holds no descriptor: it is held, looked at and opened.
+    let listed = entries.iter().filter(|entry| entry.name == b"0");
+    let listed = listed.filter_map(|entry| entry.entry).next();
+    let file = listed.context("the entry of a file")?.nodeid;
+    let open = recorder.step("OPEN, no descriptor yet", 3..=3, |s| {
+        Ok(s.client().open(file, 0)?.fh)
+    })?;
+    recorder.step("OPEN again", 1..=1, |s| Ok(s.client().open(file, 0)?.fh))?;
+    recorder.session.client().release(file, open)?;
     recorder.session.client().releasedir(node, fh)?;
     Ok(())
 }
@@ -198,6 +211,47 @@ fn report(steps: &[Step], calls: &[Call]) -> Vec<String> {
         }
     }
     excesses
+}
+
+/// The queue's thread tries, refuses to sleep, and another thread reads.
+#[test]
+fn a_read_of_what_is_not_in_memory_is_tried_once_and_then_made_by_another_thread() -> Result<()> {
+    if !Trace::is_available() {
+        skipped("needs strace");
+        return Ok(());
+    }
+    let Some(store) = store::Store::ext4() else {
+        return Ok(());
+    };
+    let path = store.path().join("file");
+    std::fs::write(&path, vec![7; 64 << 10])?;
+    let daemon = Launch::new(store.path())
+        .arg("--seccomp")
+        .arg("none")
+        .start()?;
+    let mut session = Session::open(daemon.socket())?;
+    let node = session.client().lookup(ROOT, "file")?.nodeid;
+    let fh = session.client().open(node, 0)?.fh;
+    let file = std::fs::File::open(&path)?;
+    file.sync_all()?;
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    let trace = Trace::attach(daemon.pid(), daemon.scratch())?;
+    std::thread::sleep(PAUSE);
+    let bytes = session.client().read(node, fh, 0, PAGE)?;
+    ensure!(bytes == [7; 4096]);
+    std::thread::sleep(PAUSE);
+    let calls = trace.finish()?;
+    let reads: Vec<&Call> = calls.iter().filter(|call| call.name == "preadv2").collect();
+    let lines: Vec<&str> = reads.iter().map(|call| call.line.as_str()).collect();
+    ensure!(reads.len() == 2, "{lines:?}");
+    ensure!(
+        lines[0].contains("RWF_NOWAIT") && lines[0].contains("EAGAIN"),
+        "{lines:?}"
+    );
+    ensure!(!lines[1].contains("RWF_NOWAIT"), "{lines:?}");
+    let thread = |line: &str| line.split_whitespace().next().map(str::to_owned);
+    ensure!(thread(lines[0]) != thread(lines[1]), "{lines:?}");
+    Ok(())
 }
 
 #[test]
