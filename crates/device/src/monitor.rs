@@ -18,11 +18,12 @@ use crate::seat::{Call, Seat};
 use crate::worker::{Turn, Worker};
 
 /// How often the queues are looked at while one is busy.
-const TICK: Duration = Duration::from_millis(1);
-/// How long a call that was seen may go on before its thread loses the queue.
+const TICK: Duration = Duration::from_millis(2);
+/// How long a call that others wait for, and that was seen, may go on before its thread loses the
+/// queue.
 const PATIENCE: Duration = Duration::from_micros(200);
 /// Looks at quiet queues before the monitor sleeps: waking it costs the request that does it.
-const QUIET_TICKS: u32 = 20;
+const QUIET_TICKS: u32 = 10;
 
 /// Whether the monitor is looking.
 #[derive(Debug, Default)]
@@ -147,6 +148,7 @@ fn run<F: Filesystem + 'static>(alertness: &Alertness, watched: &Watched<F>) {
             let inside: Vec<_> = seats
                 .iter()
                 .filter_map(|(worker, seat)| Some((worker, seat, seat.call()?)))
+                .filter(|(worker, _, call)| worker.waits_for(*call))
                 .collect();
             if !inside.is_empty() {
                 if !alertness.nap(PATIENCE) {

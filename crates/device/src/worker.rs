@@ -141,8 +141,17 @@ impl<F: Filesystem + 'static> Worker<F> {
         }
     }
 
-    /// Takes the queue from a thread that is still inside that call, if anything waits for it;
-    /// returns another one's turn.
+    /// Whether anything waits for a call to end.
+    pub(crate) fn waits_for(&self, call: Call) -> bool {
+        match &*self.place() {
+            Place::Served(_, available) => {
+                call.has_batch || available.clone().from(call.next).has_more()
+            }
+            Place::Ended(_) => false,
+        }
+    }
+
+    /// Takes the queue from a thread that is still inside that call; returns another one's turn.
     pub(crate) fn take_over(self: &Arc<Self>, seat: &Seat, call: Call) -> Option<Turn<F>> {
         let mut place = self.place();
         let available = match &*place {
@@ -151,10 +160,6 @@ impl<F: Filesystem + 'static> Worker<F> {
             }
             Place::Served(..) | Place::Ended(_) => return None,
         };
-        let available = available.from(call.next);
-        if !call.has_batch && !available.has_more() {
-            return None;
-        }
         let next = self.take(seat, call)?;
         let (seat, available) = (Arc::new(Seat::default()), available.from(next));
         *place = Place::Served(Arc::clone(&seat), available.clone());
