@@ -94,11 +94,8 @@ impl Drop for Mounted<'_> {
 /// The share is on a mount that passes its events on, as those of a host with systemd do.
 #[test]
 fn what_the_host_mounts_later_appears_and_goes_again() -> Result<()> {
-    if !ROOT_USER.available() {
-        return Ok(());
-    }
-    for mode in MODES {
-        let share = share_of(0)?;
+    for (privileges, mode) in everyone() {
+        let share = share_of(privileges.uid)?;
         let path = share.path();
         let tmpfs = |place: &Path| mount("tmpfs", place, "tmpfs", MountFlags::empty(), None);
         if tmpfs(path).is_err() {
@@ -109,7 +106,8 @@ fn what_the_host_mounts_later_appears_and_goes_again() -> Result<()> {
         rustix::mount::mount_change(path, rustix::mount::MountPropagationFlags::SHARED)?;
         let inner = path.join("inner");
         fs::create_dir(&inner)?;
-        let daemon = Launch::new(path)
+        let daemon = privileges
+            .launch(path)
             .sandbox(mode)
             .arg("--cache=never")
             .start()?;
@@ -125,12 +123,17 @@ fn what_the_host_mounts_later_appears_and_goes_again() -> Result<()> {
         let opened = client.open(found.nodeid, O_RDONLY)?;
         ensure!(
             client.read(found.nodeid, opened.fh, 0, 100)? == b"mounted later",
-            "{mode}"
+            "{}, {mode}",
+            privileges.name
         );
         client.release(found.nodeid, opened.fh)?;
         drop(late);
         let gone = client.lookup(ROOT, "inner")?;
-        ensure!(client.lookup(gone.nodeid, "late").is_err(), "{mode}");
+        ensure!(
+            client.lookup(gone.nodeid, "late").is_err(),
+            "{}, {mode}",
+            privileges.name
+        );
     }
     Ok(())
 }

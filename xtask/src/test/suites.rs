@@ -84,7 +84,12 @@ fn binary(message: &Value) -> Option<Binary> {
 }
 
 /// Suites that drive the whole daemon run in each of its sandboxes; they start it without one by themselves.
-const IN_EACH_SANDBOX: &[&str] = &["frontend_requests (test)", "frontend_parking (test)"];
+const IN_EACH_SANDBOX: &[&str] = &[
+    "bridge_mount (test)",
+    "frontend_parking (test)",
+    "frontend_requests (test)",
+    "suites_pjdfstest (test)",
+];
 
 fn in_each_sandbox(binary: &Binary, daemon: &Path) -> Vec<Suite> {
     let mut suites = vec![suite(binary, daemon)];
