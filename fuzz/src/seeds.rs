@@ -254,7 +254,7 @@ fn sessions() -> Vec<Vec<u8>> {
         place.unwrap_or_default() as u8
     };
     // Options and INIT; then per request: kind, opcode, node, caller, what `World::arguments` takes.
-    let start = [&[0, 0, 0][..], &[0xff; 8]].concat();
+    let start = [&[0; 5][..], &[0xff; 8]].concat();
     let ask = |opcode, rest: &[u8]| [&[0x40, number(opcode)], rest].concat();
     let lookup = |name: u8| ask(Opcode::Lookup, &[0, 0, name, 0]);
     let mut seeds: Vec<Vec<u8>> = Opcode::ALL

@@ -89,8 +89,9 @@ impl Filesystem for Strict {
         InitFlags::all()
     }
 
-    fn begin(&self, negotiated: Negotiated) {
+    fn begin(&self, negotiated: Negotiated) -> Result<(), Errno> {
         assert!((Negotiated::LEAST_MINOR..=Negotiated::NEWEST_MINOR).contains(&negotiated.minor));
+        Ok(())
     }
 
     fn end(&self, _: HangUp) {}

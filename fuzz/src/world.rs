@@ -124,7 +124,8 @@ impl World {
 
     fn arguments(&self, opcode: Opcode, forgets: u64, input: &mut Input<'_>) -> Vec<u8> {
         match opcode {
-            Opcode::Lookup | Opcode::Unlink | Opcode::Rmdir | Opcode::Removexattr => name(input),
+            Opcode::Lookup | Opcode::Unlink | Opcode::Rmdir => name(input),
+            Opcode::Removexattr => attribute(input),
             Opcode::Symlink => [name(input), name(input)].concat(),
             Opcode::Forget => longs(&[forgets]),
             Opcode::Mkdir => [
@@ -162,6 +163,14 @@ impl World {
             ]
             .concat(),
             Opcode::Setattr => self.setattr(input),
+            Opcode::Setxattr => {
+                let (attribute, len) = (attribute(input), input.u8());
+                let value = input.bytes(len.into());
+                let head = words(&[value.len() as u32, u32::from(input.u8() & 3)]);
+                [head, attribute, value.to_vec()].concat()
+            }
+            Opcode::Getxattr => [words(&[input.choose(&LENGTHS), 0]), attribute(input)].concat(),
+            Opcode::Listxattr => words(&[input.choose(&LENGTHS), 0]),
             Opcode::Open | Opcode::Opendir => {
                 words(&[input.choose(&OPEN_FLAGS), u32::from(input.u8() & 1)])
             }
@@ -332,6 +341,19 @@ fn name(input: &mut Input<'_>) -> Vec<u8> {
     };
     name.push(0);
     name
+}
+
+/// Name of an extended attribute with its NUL.
+fn attribute(input: &mut Input<'_>) -> Vec<u8> {
+    let names = [
+        "user.a",
+        "trusted.a",
+        "security.a",
+        "user.",
+        "system.posix_acl_access",
+        "",
+    ];
+    [input.choose(&names).as_bytes(), &[0]].concat()
 }
 
 fn long(bytes: &[u8], at: usize) -> u64 {

@@ -105,6 +105,7 @@ const QUICK: &[(&str, Check)] = &[
 const BUILDING: &[(&str, Check)] = &[
     ("format", |_| found(lints::format())),
     ("clippy", |_| found(lints::clippy())),
+    ("fuzz targets", |_| found(lints::fuzz_targets())),
     ("documentation", |_| found(lints::documentation())),
     ("man page", |_| found(man_page::findings()?)),
     ("bans, licenses, sources", |_| policy::findings()),

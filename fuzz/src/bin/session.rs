@@ -12,7 +12,7 @@ use virtiofs_fuzz::seeds;
 use virtiofs_fuzz::share::Share;
 use virtiofs_fuzz::wire::Held;
 use virtiofs_fuzz::world::World;
-use virtiofs_hostfs::{CachePolicy, Options, PassthroughFs};
+use virtiofs_hostfs::{CachePolicy, Options, PassthroughFs, PosixAcl, XattrPolicy, XattrRules};
 use virtiofs_protocol::{
     HEADER_BYTES, HangUp, Head, Opcode, Request, Served, Session, SessionOptions, arguments_len,
 };
@@ -25,9 +25,13 @@ fuzz_target!(|bytes: &[u8]| {
     let mut input = Input::new(bytes);
     let before = Held::now();
     let share = Share::new().expect("a directory");
+    let maps: [&[u8]; 2] = [b":ok:all:::", b":map:trusted.:user.virtiofs.:"];
+    let rules = XattrRules::parse(input.choose(&maps)).expect("a map");
     let options = Options {
         cache: input.choose(&[CachePolicy::Auto, CachePolicy::Never, CachePolicy::Always]),
         max_inodes: input.choose(&[None, None, Some(3)]),
+        xattr: XattrPolicy::On(rules),
+        posix_acl: input.choose(&[PosixAcl::Off, PosixAcl::IfOffered]),
         descriptor_budget: input.choose(&[512, 0, 1, 2]),
         ..Options::default()
     };
@@ -43,7 +47,9 @@ fuzz_target!(|bytes: &[u8]| {
         }
         match input.u8() {
             0..=0x1f => share.change(&mut input),
-            0x20..=0x2f => session.rest(),
+            0x20..=0x2f => {
+                session.rest();
+            }
             _ => ask(&session, &mut world, offered, &mut input),
         }
         assert_eq!((geteuid(), getegid()), us, "the thread is somebody else");

@@ -29,6 +29,26 @@ pub(super) fn clippy() -> Vec<Finding> {
     verdict(&mut command, "see above")
 }
 
+/// The same for the fuzz targets, which are no part of the workspace.
+pub(super) fn fuzz_targets() -> Vec<Finding> {
+    let manifest = ["--manifest-path", "fuzz/Cargo.toml"];
+    let mut format = Command::new("cargo");
+    format.arg("fmt").args(manifest).args(["--", "--check"]);
+    let mut clippy = Command::new("cargo");
+    clippy
+        .args(["clippy", "--quiet", "--locked", "--bins"])
+        .args(manifest)
+        .args(["--", "-D", "warnings"])
+        .env("CARGO_TARGET_DIR", repo::target_dir().join("fuzz/clippy"))
+        .env("RUSTFLAGS", "--cfg=fuzzing");
+    let mut findings = verdict(
+        &mut format,
+        "run 'cargo fmt --manifest-path fuzz/Cargo.toml'",
+    );
+    findings.extend(verdict(&mut clippy, "see above"));
+    findings
+}
+
 /// rustdoc, which finds links that lead nowhere, in private items too.
 pub(super) fn documentation() -> Vec<Finding> {
     let mut command = Command::new("cargo");
