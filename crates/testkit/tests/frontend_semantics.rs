@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::io::Errno;
 use virtiofs_testkit::frontend::{Daemon, Launch};
 use virtiofs_testkit::fuse::abi::{self, ROOT, init};
-use virtiofs_testkit::fuse::{Failure, FuseClient, Request, Session};
+use virtiofs_testkit::fuse::{Failure, Session};
 
 const O_RDONLY: u32 = 0;
 const O_WRONLY: u32 = 1;
@@ -221,28 +221,6 @@ fn what_was_closed_is_not_open() -> Result<()> {
     client.releasedir(ROOT, directory)?;
     ensure!(errno(client.readdir(ROOT, directory, 0)) == Some(Errno::BADF));
     ensure!(errno(client.releasedir(ROOT, directory)) == Some(Errno::BADF));
-    Ok(())
-}
-
-fn tmpfile(client: &mut FuseClient) -> Option<Errno> {
-    let arguments = abi::CreateIn {
-        flags: O_RDWR,
-        mode: 0o100_600,
-        ..Default::default()
-    };
-    errno(
-        client
-            .call(&Request::tmpfile(ROOT, b"/", &arguments))
-            .map(drop),
-    )
-}
-
-#[test]
-fn a_nameless_file_cannot_be_made_yet() -> Result<()> {
-    let share = tempfile::tempdir()?;
-    let daemon = start(share.path(), &[])?;
-    let mut session = Session::open(daemon.socket())?;
-    ensure!(tmpfile(session.client()) == Some(Errno::NOSYS));
     Ok(())
 }
 
