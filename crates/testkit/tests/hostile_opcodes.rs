@@ -8,6 +8,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 const ENOENT: i32 = 2;
 const EINVAL: i32 = 22;
+const ENOTTY: i32 = 25;
 const ENAMETOOLONG: i32 = 36;
 const ENOSYS: i32 = 38;
 const BIG: u64 = 1 << 63;
@@ -460,16 +461,13 @@ fn o_a_hundred_thousand_random_requests_have_answers() -> Result<()> {
 fn o_what_is_not_served_says_so_and_keeps_its_form() -> Result<()> {
     let mut rig = OpenShare::new()?;
     let (file, fh) = (rig.file, rig.fh);
+    // A command that is not on the list.
+    let ioctl = abi::IoctlIn {
+        fh,
+        ..Default::default()
+    };
+    ensure!(rig.error_of(&Request::ioctl(file, &ioctl, b""))? == ENOTTY);
     for request in [
-        Request::ioctl(
-            file,
-            &abi::IoctlIn {
-                fh,
-                in_size: 0,
-                ..Default::default()
-            },
-            b"",
-        ),
         Request::poll(
             file,
             &abi::PollIn {
