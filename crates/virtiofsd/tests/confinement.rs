@@ -22,6 +22,7 @@ const FSETID: u32 = 4;
 const SETGID: u32 = 6;
 const SETUID: u32 = 7;
 const MKNOD: u32 = 27;
+const SETFCAP: u32 = 31;
 /// What serving a share that guests may change needs.
 const NEEDED: &[u32] = &[CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, MKNOD];
 
@@ -251,15 +252,19 @@ fn namespaces_of_a_root_that_may_not_mount() -> Result<()> {
 }
 
 #[test]
-fn a_share_that_is_only_read_needs_one_capability() -> Result<()> {
+fn options_decide_which_capabilities_are_kept() -> Result<()> {
     if !ROOT_USER.available() {
         return Ok(());
     }
-    let cases: [(&[&str], u64); 3] = [
+    let cases: [(&[&str], u64); 4] = [
         (&["--readonly"], capabilities(&[DAC_OVERRIDE])),
         (
             &["--readonly", "--modcaps=+sys_nice"],
             capabilities(&[DAC_OVERRIDE, 23]),
+        ),
+        (
+            &["--xattr"],
+            capabilities(NEEDED) | capabilities(&[SETFCAP]),
         ),
         (
             &["--modcaps=-mknod:-cap_setuid"],

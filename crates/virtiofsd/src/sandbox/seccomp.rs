@@ -147,6 +147,7 @@ struct ByArgument {
     allowed: &'static [(u64, u64)],
 }
 
+/// Of the server and of the helper.
 const BY_ARGUMENT: &[ByArgument] = &[
     // Memory is never executable once the program runs.
     ByArgument {
@@ -159,6 +160,16 @@ const BY_ARGUMENT: &[ByArgument] = &[
         argument: 2,
         allowed: &[(EXECUTABLE, 0)],
     },
+    // What the standard library asks about a descriptor before it closes it.
+    ByArgument {
+        number: libc::SYS_fcntl,
+        argument: 1,
+        allowed: &[(ALL_BITS, F_GETFD)],
+    },
+];
+
+/// Of the server alone, or with more for it.
+const SERVER_BY_ARGUMENT: &[ByArgument] = &[
     // Threads of this process, never a process or a namespace.
     ByArgument {
         number: libc::SYS_clone,
@@ -186,7 +197,7 @@ const BY_ARGUMENT: &[ByArgument] = &[
             (ALL_BITS, 0x8010_661b),
         ],
     },
-    // What the standard library asks about descriptors, duplicates of them, and O_NONBLOCK for those of a front-end.
+    // The same, duplicates of descriptors, and O_NONBLOCK for those of a front-end.
     ByArgument {
         number: libc::SYS_fcntl,
         argument: 1,
@@ -212,7 +223,9 @@ const F_GETFL: u64 = 3;
 const F_SETFL: u64 = 4;
 const F_DUPFD_CLOEXEC: u64 = 1030;
 
-const _: () = assert!(SERVER.len() + XATTR.len() + BY_ARGUMENT.len() <= 75);
+// fcntl stands in both tables.
+const _: () =
+    assert!(SERVER.len() + XATTR.len() + BY_ARGUMENT.len() + SERVER_BY_ARGUMENT.len() <= 76);
 
 /// Filters every thread from here on.
 ///
@@ -233,17 +246,19 @@ pub fn install(mode: SeccompName, process: Process<'_>) -> Result<(), String> {
 }
 
 fn rules(process: Process<'_>) -> Result<BTreeMap<i64, Vec<SeccompRule>>, String> {
-    let lists = match process {
-        Process::Server(options) if options.xattr != XattrPolicy::Off => [SERVER, XATTR],
-        Process::Server(_) => [SERVER, &[]],
-        Process::Helper => [HELPER, &[]],
+    let (lists, more) = match process {
+        Process::Server(options) if options.xattr != XattrPolicy::Off => {
+            ([SERVER, XATTR], SERVER_BY_ARGUMENT)
+        }
+        Process::Server(_) => ([SERVER, &[]], SERVER_BY_ARGUMENT),
+        Process::Helper => ([HELPER, &[]], [].as_slice()),
     };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = lists
         .into_iter()
         .flatten()
         .map(|number| (*number, Vec::new()))
         .collect();
-    for call in BY_ARGUMENT {
+    for call in BY_ARGUMENT.iter().chain(more) {
         let alternatives = call
             .allowed
             .iter()
@@ -273,4 +288,50 @@ fn apply(
         .try_into()
         .map_err(|error: seccompiler::BackendError| error.to_string())?;
     apply_filter_all_threads(&program).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_helper_waits_signals_and_removes_and_does_nothing_else() {
+        let helper = rules(Process::Helper).unwrap();
+        let server = rules(Process::Server(&Options::default())).unwrap();
+        assert_eq!(helper.len(), 30);
+        let others = [
+            libc::SYS_openat,
+            libc::SYS_clone,
+            libc::SYS_ioctl,
+            libc::SYS_accept4,
+            libc::SYS_setresuid,
+        ];
+        for call in others {
+            assert!(
+                !helper.contains_key(&call) && server.contains_key(&call),
+                "{call}"
+            );
+        }
+        assert_eq!(helper[&libc::SYS_fcntl].len(), 1);
+        assert_eq!(server[&libc::SYS_fcntl].len(), 4);
+    }
+
+    #[test]
+    fn the_calls_of_extended_attributes_are_there_with_them_only() {
+        let with = Options {
+            xattr: XattrPolicy::On(virtiofs_hostfs::XattrRules::parse(b":ok:all:::").unwrap()),
+            ..Options::default()
+        };
+        let (with, without) = (
+            rules(Process::Server(&with)).unwrap(),
+            rules(Process::Server(&Options::default())).unwrap(),
+        );
+        for call in XATTR {
+            assert!(
+                with.contains_key(call) && !without.contains_key(call),
+                "{call}"
+            );
+        }
+        assert!(with.len() <= 75);
+    }
 }
