@@ -140,7 +140,9 @@ const FORBIDDEN: &[Forbidden] = &[
     Forbidden {
         // About descriptors that it was handed.
         except: &[
-            "rustix::fs::fstat",
+            "rustix::fs::statx",
+            "rustix::fs::AtFlags",
+            "rustix::fs::StatxFlags",
             "rustix::fs::FileType",
             "rustix::fs::fcntl_getfl",
             "rustix::fs::fcntl_setfl",
