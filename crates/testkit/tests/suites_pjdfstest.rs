@@ -11,12 +11,12 @@ use virtiofs_testkit::bridge::share::{
     BridgedShare, Tmpfs, can_mount, installed_crate, run_within, skipped,
 };
 use virtiofs_testkit::frontend::Launch;
-use virtiofs_testkit::suites::pjdfstest::{self, Results};
+use virtiofs_testkit::suites::pjdfstest::{self, Clocks, Results};
 
 fn run_in(directory: &Path, secondary: &Path) -> Result<(Results, String)> {
     let program = installed_crate("pjdfstest")?;
     let configuration = tempfile::NamedTempFile::new()?;
-    std::fs::write(&configuration, pjdfstest::CONFIGURATION)?;
+    std::fs::write(&configuration, pjdfstest::configuration(Clocks::One))?;
     let mut command = Command::new(program);
     command.env("NO_COLOR", "1");
     command.arg("-c").arg(configuration.path());

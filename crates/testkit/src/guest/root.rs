@@ -21,6 +21,8 @@ const PACKAGES: &[&str] = &[
     "bash",
     "bc",
     "coreutils",
+    "dash",
+    "debianutils",
     "diffutils",
     "e2fsprogs",
     "findutils",
@@ -35,7 +37,6 @@ const PACKAGES: &[&str] = &[
     "mount",
     "perl",
     "procps",
-    "dash",
     "sed",
     "sqlite3",
     "stress-ng",
@@ -50,7 +51,7 @@ const GROUPS: &str = "root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n";
 
 /// An ext4 image of it, made once. It is only ever read.
 pub fn debian() -> Result<PathBuf> {
-    let recipe = format!("3 {PACKAGES:?} {IMAGE_SIZE} {ACCOUNTS} {GROUPS}");
+    let recipe = format!("4 {PACKAGES:?} {IMAGE_SIZE} {ACCOUNTS} {GROUPS}");
     let folder = cache::entry("debian-root", &recipe, |staging| {
         let tree = Tree::fetch(Suite::Bookworm, PACKAGES)?;
         let root = tree.path("");
@@ -70,7 +71,12 @@ pub fn debian() -> Result<PathBuf> {
 fn complete(root: &Path) -> Result<()> {
     fs::write(root.join("etc/passwd"), ACCOUNTS)?;
     fs::write(root.join("etc/group"), GROUPS)?;
-    for (name, program) in [("awk", "gawk"), ("cc", "gcc"), ("sh", "dash")] {
+    for (name, program) in [
+        ("awk", "gawk"),
+        ("cc", "gcc"),
+        ("sh", "dash"),
+        ("which", "which.debianutils"),
+    ] {
         let link = root.join("usr/bin").join(name);
         if !link.exists() {
             symlink(program, link)?;

@@ -1,6 +1,6 @@
 //! A directory, the daemon that serves it as users run it, and the guest that works on it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -45,25 +45,38 @@ pub fn launch(directory: &Path, options: &[&str]) -> Launch {
     options.iter().fold(launch, |l, option| l.arg(*option))
 }
 
-/// A served directory that goes with this value.
+/// A served directory.
 #[derive(Debug)]
 pub struct GuestShare {
-    directory: TempDir,
+    path: PathBuf,
     daemon: Daemon,
+    _own: Option<TempDir>,
 }
 
 impl GuestShare {
-    /// Starts the daemon on a new directory.
+    /// Starts the daemon on a new directory, which goes with this value.
     pub fn start(options: &[&str]) -> Result<Self> {
         let directory = TempDir::new()?;
-        let daemon = launch(directory.path(), options).start()?;
-        Ok(Self { directory, daemon })
+        let share = Self::start_in(directory.path(), options)?;
+        Ok(Self {
+            _own: Some(directory),
+            ..share
+        })
+    }
+
+    /// Starts the daemon on a directory of the caller's.
+    pub fn start_in(directory: &Path, options: &[&str]) -> Result<Self> {
+        Ok(Self {
+            path: directory.to_path_buf(),
+            daemon: launch(directory, options).start()?,
+            _own: None,
+        })
     }
 
     /// The directory, as the host sees it.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.directory.path()
+        &self.path
     }
 
     /// The daemon.

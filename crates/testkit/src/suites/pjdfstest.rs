@@ -5,11 +5,21 @@ use std::fmt::Write;
 
 use anyhow::{Context, Result, ensure};
 
-/// `nobody` and `daemon` are users of every Debian system. A timestamp tick
-/// of Linux is at most 10 ms (`CONFIG_HZ` 100). Tests of a read-only remount
-/// stay off: on tmpfs, too, half of them fail with EBUSY because the ones
-/// before leave files open.
-pub const CONFIGURATION: &str = r#"
+/// Whose clocks files get their times from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clocks {
+    /// One kernel's. A tick of its timestamps is at most 10 ms (`CONFIG_HZ` 100).
+    One,
+    /// Host's and guest's: with write-back the guest sets times itself. Each
+    /// has its ticks, and the guest's come late when the host is busy.
+    Two,
+}
+
+/// `nobody` and `daemon` are users of every Debian system. `NAP` stands for
+/// the seconds after which a new timestamp has to be a later one. Tests of a
+/// read-only remount stay off: on tmpfs, too, half of them fail with EBUSY
+/// because the ones before leave files open.
+const CONFIGURATION: &str = r#"
 [features]
 posix_fallocate = {}
 rename_ctime = {}
@@ -18,13 +28,23 @@ utime_now = {}
 utimensat = {}
 
 [settings]
-naptime = 0.011
+naptime = NAP
 allow_remount = false
 expected_failures = []
 
 [dummy_auth]
 entries = [["nobody", "nogroup"], ["daemon", "daemon"]]
 "#;
+
+/// The text of a configuration file.
+#[must_use]
+pub fn configuration(clocks: Clocks) -> String {
+    let nap_secs = match clocks {
+        Clocks::One => "0.011",
+        Clocks::Two => "0.1",
+    };
+    CONFIGURATION.replace("NAP", nap_secs)
+}
 
 /// The last of its three steps opens a running program with `O_RDONLY|O_TRUNC`. Where
 /// ATOMIC_O_TRUNC was agreed on, Linux's client has the file cut before it asks whether it may be

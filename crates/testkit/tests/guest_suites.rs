@@ -1,0 +1,131 @@
+//! Suites of the registry in a user-mode Linux guest.
+//!
+//! The shares are on tmpfs, as on the bridge: on a disk the suites would wait for syncs most of
+//! the time, and one of pjdfstest's tests runs only where the C library knows
+//! the most links of a kind of file system, which it does for neither tmpfs nor FUSE.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use virtiofs_testkit::bridge::share::{Tmpfs, run_within, skipped};
+use virtiofs_testkit::guest::programs::Program;
+use virtiofs_testkit::guest::share::{GuestShare, guest_or_skip};
+use virtiofs_testkit::guest::{Guest, Machine, Root, Unavailable};
+use virtiofs_testkit::suites::fsx::{self, Mapping};
+use virtiofs_testkit::suites::pjdfstest::{self, Clocks, Results};
+
+const NO_TMPFS: &str = "needs root, to mount a tmpfs";
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A Debian guest with a program; `None` where one of them cannot be had,
+/// which is said then.
+fn guest_with(machine: Machine, program: Program) -> Result<Option<Guest>> {
+    match program.path() {
+        Ok(_) => {}
+        Err(error) => {
+            let why = error.downcast::<Unavailable>()?;
+            skipped(&why.to_string());
+            return Ok(None);
+        }
+    }
+    let guest = guest_or_skip(machine)?;
+    Ok(guest.map(|guest| guest.root(Root::Debian).program(program)))
+}
+
+fn fsx(machine: Machine, (operations, mapping): (u32, Mapping), options: &[&str]) -> Result<()> {
+    if Tmpfs::new().is_err() {
+        skipped(NO_TMPFS);
+        return Ok(());
+    }
+    let Some(guest) = guest_with(machine, Program::Fsx)? else {
+        return Ok(());
+    };
+    let seed = fsx::seed()?;
+    println!("VIRTIOFSD_SEED={seed}");
+    let script = format!(
+        "cat >/tmp/fsx.toml <<'END'\n{}END\n/job/fsx -f /tmp/fsx.toml -P /tmp -N {operations} -S {seed} file",
+        fsx::configuration(mapping)
+    );
+    let store = Tmpfs::new()?;
+    let mut share = GuestShare::start_in(store.path(), options)?;
+    share
+        .run(&guest, &script, 10 * MINUTE)
+        .with_context(|| format!("VIRTIOFSD_SEED={seed}, {machine}, {options:?}"))?;
+    Ok(())
+}
+
+#[test]
+fn fsx_finds_every_byte_of_a_hundred_thousand_operations() -> Result<()> {
+    fsx(Machine::Uml72, (100_000, Mapping::Works), &[])
+}
+
+/// User-mode Linux 6.1 takes eight times as long for an operation as 7.2.
+#[test]
+fn fsx_finds_every_byte_under_linux_6_1() -> Result<()> {
+    fsx(Machine::Uml61, (5_000, Mapping::Works), &[])
+}
+
+#[test]
+fn fsx_finds_every_byte_with_write_back() -> Result<()> {
+    let options = ["--cache", "always", "--writeback"];
+    fsx(Machine::Uml72, (20_000, Mapping::Works), &options)
+}
+
+#[test]
+fn fsx_finds_every_byte_without_a_cache() -> Result<()> {
+    let options = ["--cache", "never"];
+    fsx(Machine::Uml72, (20_000, Mapping::Refused), &options)
+}
+
+/// What the store itself answers, to the same program.
+fn pjdfstest_on_the_host(secondary: &Path) -> Result<Results> {
+    let program = Program::Pjdfstest.path()?;
+    let store = Tmpfs::new()?;
+    let configuration = tempfile::NamedTempFile::new()?;
+    std::fs::write(&configuration, pjdfstest::configuration(Clocks::One))?;
+    let mut command = Command::new(program);
+    command.env("NO_COLOR", "1");
+    command.arg("-c").arg(configuration.path());
+    command.arg("-p").arg(store.path()).arg("-s").arg(secondary);
+    let ran = run_within(10 * MINUTE, &mut command)?;
+    Results::parse(&ran.output)
+}
+
+fn pjdfstest(machine: Machine, options: &[&str]) -> Result<()> {
+    if Tmpfs::new().is_err() {
+        skipped(NO_TMPFS);
+        return Ok(());
+    }
+    let Some(guest) = guest_with(machine, Program::Pjdfstest)? else {
+        return Ok(());
+    };
+    let (store, secondary) = (Tmpfs::new()?, Tmpfs::new()?);
+    let host = pjdfstest_on_the_host(secondary.path())?;
+    let mut share = GuestShare::start_in(store.path(), options)?;
+    // It ends with 1 when a test failed; what failed is judged here.
+    let script = format!(
+        "cat >/tmp/pjdfstest.toml <<'END'\n{}END\nmkdir /tmp/second\n\
+         NO_COLOR=1 /job/pjdfstest -c /tmp/pjdfstest.toml -p /mnt -s /tmp/second\n\
+         [ $? -le 1 ]",
+        pjdfstest::configuration(Clocks::Two)
+    );
+    let outcome = share.run(&guest, &script, 10 * MINUTE)?;
+    let guest = Results::parse(&outcome.output)?;
+    let lost = host.lost_on(&guest);
+    ensure!(lost.is_empty(), "{lost}\n{}", outcome.output);
+    let failed = guest.failed();
+    ensure!(failed.is_empty(), "{failed:?}\n{}", outcome.output);
+    Ok(())
+}
+
+#[test]
+fn pjdfstest_passes_as_on_the_host_under_linux_6_1() -> Result<()> {
+    pjdfstest(Machine::Uml61, &[])
+}
+
+#[test]
+fn pjdfstest_passes_as_on_the_host_under_linux_7_2_with_write_back() -> Result<()> {
+    pjdfstest(Machine::Uml72, &["--cache", "always", "--writeback"])
+}
