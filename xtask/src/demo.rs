@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use virtiofs_testkit::guest::demo;
 
-use crate::{build, tools};
+use crate::build;
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -18,12 +18,8 @@ pub(crate) struct Args {
     shell: bool,
 }
 
-/// What unpacks packages and starts guests, on every Debian but the smallest.
-const NEEDED: &[(&str, &str)] = &[("tar", "tar"), ("setpriv", "util-linux")];
-
 /// Builds the daemon as users run it and hands over to the guest.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    tools::debian(NEEDED)?;
     let program = build::daemon()?;
     let directory = match &args.directory {
         Some(directory) => directory

@@ -177,6 +177,10 @@ fn apt_get(folder: &Path) -> Command {
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled",
             "false".to_owned(),
         ),
+        // Without a network a test should say so soon.
+        ("Acquire::Retries", "0".to_owned()),
+        ("Acquire::http::Timeout", "30".to_owned()),
+        ("Acquire::https::Timeout", "30".to_owned()),
         // A suite that lacks a list is an error, not a warning.
         ("APT::Update::Error-Mode", "any".to_owned()),
     ];
