@@ -14,7 +14,7 @@ use virtiofs_testkit::guest::{Machine, Root, scenarios};
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn mounts_and_works(machine: Machine) -> Result<()> {
-    let Some(guest) = guest_or_skip(machine)? else {
+    let Some(guest) = guest_or_skip(machine, Root::Busybox)? else {
         return Ok(());
     };
     let mut share = GuestShare::start(&[])?;
@@ -52,10 +52,10 @@ fn qemu_11_1_mounts_reads_writes_and_renames() -> Result<()> {
 }
 
 fn git_works(machine: Machine, queues: u16) -> Result<()> {
-    let Some(guest) = guest_or_skip(machine)? else {
+    let Some(guest) = guest_or_skip(machine, Root::Debian)? else {
         return Ok(());
     };
-    let guest = guest.root(Root::Debian).request_queues(queues);
+    let guest = guest.request_queues(queues);
     let mut share = GuestShare::start(&[])?;
     let script = scenarios::with(&[("COUNT", "200")], scenarios::GIT);
     share.run(&guest, &script, 4 * MINUTE)?;
@@ -96,7 +96,7 @@ fn calls(interrupts: &str) -> Result<Vec<u64>> {
 /// Linux gives each processor a queue of its own; its work on both processors
 /// must have been answered on both queues.
 fn both_queues_work(machine: Machine) -> Result<()> {
-    let Some(guest) = guest_or_skip(machine)? else {
+    let Some(guest) = guest_or_skip(machine, Root::Busybox)? else {
         return Ok(());
     };
     let mut share = GuestShare::start(&[])?;

@@ -30,8 +30,8 @@ fn guest_with(machine: Machine, program: Program) -> Result<Option<Guest>> {
             return Ok(None);
         }
     }
-    let guest = guest_or_skip(machine)?;
-    Ok(guest.map(|guest| guest.root(Root::Debian).program(program)))
+    let guest = guest_or_skip(machine, Root::Debian)?;
+    Ok(guest.map(|guest| guest.program(program)))
 }
 
 fn fsx(machine: Machine, (operations, mapping): (u32, Mapping), options: &[&str]) -> Result<()> {

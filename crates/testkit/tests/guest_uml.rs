@@ -16,7 +16,7 @@ use virtiofs_testkit::guest::{Machine, Root, Unavailable, demo, scenarios, tree}
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn mounts_and_works(machine: Machine) -> Result<()> {
-    let Some(guest) = guest_or_skip(machine)? else {
+    let Some(guest) = guest_or_skip(machine, Root::Busybox)? else {
         return Ok(());
     };
     let mut share = GuestShare::start(&[])?;
@@ -47,7 +47,7 @@ fn linux_7_2_mounts_reads_writes_and_renames() -> Result<()> {
 
 #[test]
 fn a_scripts_exit_code_and_output_come_back() -> Result<()> {
-    let Some(guest) = guest_or_skip(Machine::Uml61)? else {
+    let Some(guest) = guest_or_skip(Machine::Uml61, Root::Busybox)? else {
         return Ok(());
     };
     let mut share = GuestShare::start(&[])?;
@@ -86,13 +86,13 @@ fn in_debian(
     prepare: impl Fn(&Path) -> Result<()>,
     judge: impl Fn(&Path) -> Result<()>,
 ) -> Result<()> {
-    let Some(guest) = guest_or_skip(machine)? else {
+    let Some(guest) = guest_or_skip(machine, Root::Debian)? else {
         return Ok(());
     };
     println!("== {machine} {options:?}");
     let mut share = GuestShare::start(options)?;
     prepare(share.path())?;
-    share.run(&guest.root(Root::Debian), script, 5 * MINUTE)?;
+    share.run(&guest, script, 5 * MINUTE)?;
     judge(share.path())
 }
 

@@ -87,8 +87,8 @@ fn guest() -> Result<Guest> {
             }
             Err(error) => {
                 let why = error.downcast::<Unavailable>()?;
-                println!("host:  no {machine} here: {why}");
-                reasons.push(why.to_string());
+                println!("host:  no {machine}: {why}");
+                reasons.push(why.0);
             }
         }
     }

@@ -79,6 +79,7 @@ impl Guest {
     /// A guest on this machine, its packages fetched; [`Unavailable`] where
     /// they cannot be had.
     pub fn new(machine: Machine) -> Result<Self> {
+        packages::busybox()?;
         Ok(Self {
             machine,
             kernel: machine.kernel()?,

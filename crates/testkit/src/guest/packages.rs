@@ -62,7 +62,10 @@ impl Tree {
         let root = cache::entry(&name, &recipe, |staging| {
             let archives = tempfile::tempdir()?;
             download(suite, packages, archives.path()).map_err(|error| {
-                Unavailable(format!("{packages:?} of {}: {error:#}", suite.name()))
+                // Of apt's lines the first says what is wrong.
+                let error = format!("{error:#}");
+                let why = error.lines().next().unwrap_or_default();
+                Unavailable(format!("{packages:?} of {}: {why}", suite.name()))
             })?;
             unpack_all(archives.path(), staging)
         })?;

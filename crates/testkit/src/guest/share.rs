@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use super::{Guest, GuestOutcome, Machine, Unavailable};
+use super::{Guest, GuestOutcome, Machine, Root, Unavailable};
 use crate::bridge::share::skipped;
 use crate::frontend::{Daemon, Launch};
 
@@ -16,13 +16,14 @@ pub const TAG: &str = "share";
 /// How long the daemon may take to end once its guest has.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// A guest on this machine; `None` where it cannot be had, which is said then.
+/// A guest on this machine that lives on `root`; `None` where one of the two
+/// cannot be had, which is said then.
 ///
 /// # Panics
 ///
 /// When skipping is forbidden.
-pub fn guest_or_skip(machine: Machine) -> Result<Option<Guest>> {
-    match Guest::new(machine) {
+pub fn guest_or_skip(machine: Machine, root: Root) -> Result<Option<Guest>> {
+    match fetched(machine, root) {
         Ok(guest) => Ok(Some(guest)),
         Err(error) => match error.downcast_ref::<Unavailable>() {
             Some(why) => {
@@ -32,6 +33,14 @@ pub fn guest_or_skip(machine: Machine) -> Result<Option<Guest>> {
             None => Err(error),
         },
     }
+}
+
+fn fetched(machine: Machine, root: Root) -> Result<Guest> {
+    let guest = Guest::new(machine)?;
+    if root == Root::Debian {
+        super::root::debian()?;
+    }
+    Ok(guest.root(root))
 }
 
 /// The daemon for a guest: in the sandbox and with the tag, which user-mode
