@@ -53,9 +53,12 @@ impl Key {
         let Ok(secs) = u64::try_from(self.birth.0) else {
             return false;
         };
-        let birth = Duration::new(secs, self.birth.1);
-        let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + birth);
-        age.is_ok_and(|age| age < TICK)
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        // Checked: a store that was made with care may tell any number.
+        let birth =
+            Duration::from_secs(secs).checked_add(Duration::from_nanos(self.birth.1.into()));
+        let age = birth.and_then(|birth| now.ok()?.checked_sub(birth));
+        age.is_some_and(|age| age < TICK)
     }
 }
 
@@ -83,6 +86,39 @@ impl MountNumber {
             Self::Reused
         } else {
             Self::Unknown
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn born(secs: i64, nanos: u32) -> Key {
+        Key {
+            mount: 0,
+            device: (0, 0),
+            number: 0,
+            birth: (secs, nanos),
+        }
+    }
+
+    #[test]
+    fn only_a_birth_of_just_now_is_a_newborns_whatever_the_store_tells() {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap();
+        let secs = i64::try_from(now.as_secs()).unwrap();
+        assert!(born(secs, now.subsec_nanos()).is_newborn());
+        for (secs, nanos) in [
+            (secs - 1, now.subsec_nanos()),
+            (secs + 1, now.subsec_nanos()),
+            (0, 0),
+            (-1, 999_999_999),
+            (i64::MIN, u32::MAX),
+            (i64::MAX, u32::MAX),
+        ] {
+            assert!(!born(secs, nanos).is_newborn(), "{secs}.{nanos}");
         }
     }
 }
