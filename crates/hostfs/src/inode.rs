@@ -7,7 +7,7 @@ pub(crate) mod key;
 pub(crate) mod names;
 pub(crate) mod table;
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,7 +39,8 @@ pub(crate) struct Inode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Anchor {
     pub(crate) parent: NodeId,
-    pub(crate) name: CString,
+    /// Shared with the index of names.
+    pub(crate) name: Arc<CStr>,
 }
 
 /// What changes over an inode's life.

@@ -4,7 +4,7 @@
 //! is held first and looked at through the descriptor, so that a rename between two calls never
 //! pairs one file's identity with another's descriptor.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ enum Finding {
 }
 
 /// A descriptor to start from, and the inodes below it with their names, the next one last.
-type Way = (Arc<OwnedFd>, Vec<(Node, CString)>);
+type Way = (Arc<OwnedFd>, Vec<(Node, Arc<CStr>)>);
 
 /// How badly room for descriptors is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

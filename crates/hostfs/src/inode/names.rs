@@ -5,7 +5,7 @@
 
 use std::ffi::CStr;
 use std::hash::{BuildHasher, Hash, Hasher};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::{DefaultHashBuilder, Equivalent, HashMap};
 use virtiofs_protocol::NodeId;
@@ -15,7 +15,7 @@ const SHARDS: usize = 64;
 #[derive(Debug, PartialEq, Eq)]
 struct OwnedName {
     parent: NodeId,
-    name: Box<CStr>,
+    name: Arc<CStr>,
 }
 
 struct NameRef<'a> {
@@ -68,10 +68,10 @@ impl Names {
         self.shard(&name).get(&name).copied()
     }
 
-    pub(crate) fn insert(&self, parent: NodeId, name: &CStr, node: NodeId) {
+    pub(crate) fn insert(&self, parent: NodeId, name: &Arc<CStr>, node: NodeId) {
         let key = OwnedName {
             parent,
-            name: name.into(),
+            name: Arc::clone(name),
         };
         self.shard(&NameRef { parent, name }).insert(key, node);
     }

@@ -125,7 +125,7 @@ impl Table {
             state.children += 1;
         }
         self.names
-            .insert(parent_id, name, NodeId::from_raw(node.number));
+            .insert(parent_id, &anchor.name, NodeId::from_raw(node.number));
         let old = {
             let mut state = node.value.state();
             if state.gone {
