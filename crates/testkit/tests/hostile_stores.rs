@@ -40,7 +40,7 @@ impl Hung {
         let mut session = open(&daemon)?;
         let client = session.client();
         let fast = client.lookup(ROOT, "fast")?.nodeid;
-        client.lookup(ROOT, "slow")?;
+        // Not looked up before: the daemon cannot know that a slow store begins there.
         slow.hold_attributes();
         Ok(Self {
             slow,
