@@ -22,7 +22,7 @@ mod trace;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::build;
 use crate::repo;
@@ -75,6 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(!daemons.is_empty(), "there is no daemon to measure");
     let scenarios = scenarios::matching(args.filter.as_deref());
     ensure!(!scenarios.is_empty(), "no request has such a name");
+    let load_before = load()?;
     let mut bench = measure::Bench::new(daemons, effort)?;
     let idle = bench.idle()?;
     let mut figures = Vec::new();
@@ -82,7 +83,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         figures.extend(bench.measure(scenario)?);
     }
     let results = report::Results {
-        circumstances: circumstances()?,
+        circumstances: circumstances(&load_before)?,
         daemons: bench.describe()?,
         idle,
         figures,
@@ -99,7 +100,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// What a reader must know of a run to compare it with another.
-fn circumstances() -> Result<String> {
+fn circumstances(load_before: &str) -> Result<String> {
     let ask = |program: &str, arguments: &[&str]| {
         repo::output(Command::new(program).args(arguments)).map(|text| text.trim().to_owned())
     };
@@ -109,8 +110,17 @@ fn circumstances() -> Result<String> {
     let kernel = release.split('-').next().unwrap_or_default();
     let processors = ask("getconf", &["_NPROCESSORS_ONLN"])?;
     Ok(format!(
-        "Commit {commit}, Linux {kernel}, {processors} processors, tmpfs"
+        "Commit {commit}, Linux {kernel}, {processors} processors, tmpfs; \
+         load average {load_before} before and {} after",
+        load()?
     ))
+}
+
+/// Processes that ran or wanted to in the last minute, on average (man 5 proc, /proc/loadavg).
+fn load() -> Result<String> {
+    let text = std::fs::read_to_string("/proc/loadavg")?;
+    let load = text.split(' ').next().context("an empty /proc/loadavg")?;
+    Ok(load.to_owned())
 }
 
 /// Starts ours and what is installed of the others; one that does not start is named and left out.

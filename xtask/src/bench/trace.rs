@@ -105,7 +105,7 @@ fn counted(log: &str) -> Counted {
         let descriptor = arguments.split(',').next().unwrap_or("");
         if WAITS.contains(&name) {
             counted.waits += 1;
-        } else if matches!(name, "read" | "write") && descriptor.contains("eventfd") {
+        } else if matches!(name, "read" | "write" | "preadv2") && descriptor.contains("eventfd") {
             counted.notifications += 1;
         } else {
             *counted.served.entry(name.to_owned()).or_default() += 1;
@@ -124,6 +124,7 @@ mod tests {
 14 restart_syscall(<... resuming interrupted read ...>) = 0
 14 <... epoll_wait resumed>[{...}], 32, -1) = 1
 14 read(9<anon_inode:[eventfd]>, \"\"..., 8) = 8
+14 preadv2(9<anon_inode:[eventfd]>, [{...}], 1, -1, RWF_NOWAIT) = 8
 14 statx(11</share/known>, \"\"..., AT_EMPTY_PATH, STATX_BASIC_STATS, {...}) = 0
 15 read(12</share/known>, \"\"..., 8 <unfinished ...>
 15 <... read resumed>) = 8
@@ -134,7 +135,7 @@ mod tests {
 ";
         let want = Counted {
             served: [("read".to_owned(), 1), ("statx".to_owned(), 1)].into(),
-            notifications: 2,
+            notifications: 3,
             waits: 1,
         };
         assert_eq!(counted(log), want);
