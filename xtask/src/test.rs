@@ -41,6 +41,7 @@ const LONG_TEST_LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
 const NEEDED: &[(&str, &str)] = &[
     ("mke2fs", "e2fsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
+    ("mkfs.xfs", "xfsprogs"),
     ("strace", "strace"),
     ("git", "git"),
     ("diff", "diffutils"),
