@@ -47,10 +47,11 @@ pub const FILE_BYTES: usize = 0xd000;
 /// What stands in the file outside the regions.
 const NOBODYS: u8 = 0x5a;
 
-/// Where the parts of the ring are in the first region.
+/// Where the descriptors are in the first region.
 const DESCRIPTORS: usize = 0;
 const AVAILABLE: usize = 0x1000;
-const USED: usize = 0x2000;
+/// Where the used ring is in the first region.
+pub const USED: usize = 0x2000;
 /// Where the ring ends, and what else the guest has there begins.
 const RING_END: usize = 0x3000;
 
@@ -129,6 +130,8 @@ impl Image {
                 image.put(region.file + offset, &content[..content.len().min(room)]);
             }
         }
+        // As far as the device has come before.
+        image.put(USED + 2, &base.to_ne_bytes());
         image
     }
 

@@ -26,6 +26,9 @@ const REPLY: u32 = 1 << 2;
 /// Descriptors that fit into one message.
 const MOST_DESCRIPTORS: usize = 64;
 
+/// How long something may take to come true.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// Both ends of a connection that has not been served yet.
 #[derive(Debug)]
 pub struct Wire {
@@ -77,15 +80,39 @@ impl Wire {
     ///
     /// When a reply has no proper form, or the device keeps a descriptor.
     pub fn serve(self, session: &Arc<Session<Strict>>, tag: Option<&str>) -> Outcome {
+        self.serve_until(session, tag, || true, &[])
+    }
+
+    /// As [`Self::serve`], but the last message is sent when something has come true, or never will.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::serve`].
+    pub fn serve_until(
+        self,
+        session: &Arc<Session<Strict>>,
+        tag: Option<&str>,
+        is_true: impl Fn() -> bool + Send,
+        last: &[u8],
+    ) -> Outcome {
         let options = DeviceOptions {
             tag: tag.map(str::to_owned),
             store_threads: 2,
         };
-        let never = eventfd(0, EventfdFlags::CLOEXEC).expect("an eventfd");
-        self.front_end
-            .shutdown(Shutdown::Write)
-            .expect("a socket closes");
-        let ended = serve_connection(&self.device, session, &options, never.as_fd());
+        let never = event();
+        let (wire, device) = (&self, &self.device);
+        let ended = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let deadline = Instant::now() + PATIENCE;
+                while !is_true() && Instant::now() < deadline {
+                    std::thread::yield_now();
+                }
+                assert!(last.is_empty() || wire.send_raw(last, &[]));
+                // The device may have hung up already.
+                let _ = wire.front_end.shutdown(Shutdown::Write);
+            });
+            serve_connection(device, session, &options, never.as_fd())
+        });
         drop(self.device);
         let mut bytes = Vec::new();
         let mut front_end = self.front_end;

@@ -112,9 +112,17 @@ fn serve(image: &Image, control: u8, file: &File, session: &Arc<Session<Strict>>
     if control & WITH_ENABLE != 0 {
         wire.send(18, &words(&[QUEUE, 1]), &[]);
     }
-    wire.send(11, &words(&[QUEUE, 0]), &[]);
     drop((kick, call));
-    let outcome = wire.serve(session, None);
+    let end = match image.expected() {
+        Expected::Completed(due) if control & SLEEPY == 0 => {
+            Some(image.base.wrapping_add(due.len() as u16))
+        }
+        _ => None,
+    };
+    let is_served = || end.is_none_or(|end| published(file) == Some(end));
+    // A queue that is told to stop leaves what it has not begun: so that is told last.
+    let stop = wire::message(11, wire::VERSION, 8, &words(&[QUEUE, 0]));
+    let outcome = wire.serve_until(session, None, is_served, &stop);
     assert!(
         outcome.ended.is_ok(),
         "the device gave up: {:?}",
@@ -126,9 +134,19 @@ fn serve(image: &Image, control: u8, file: &File, session: &Arc<Session<Strict>>
     u16::from_ne_bytes([payload[4], payload[5]])
 }
 
+/// The used ring's index.
+fn published(file: &File) -> Option<u16> {
+    let mut index = [0; 2];
+    file.read_exact_at(&mut index, image::USED as u64 + 2)
+        .ok()?;
+    Some(u16::from_ne_bytes(index))
+}
+
 fn check(image: &Image, after: &[u8], sleepy: bool, stopped_at: u16) {
     let due = match image.expected() {
         Expected::Uncertain => return,
+        // A head that is parked may not come again, and what is parked completes in any order.
+        _ if sleepy => return,
         Expected::Broken => Vec::new(),
         Expected::Completed(due) => due,
     };
@@ -138,13 +156,10 @@ fn check(image: &Image, after: &[u8], sleepy: bool, stopped_at: u16) {
         let index = image.base.wrapping_add(slot as u16);
         let (published, head, written) = image::used(after, image.size, index);
         assert_eq!(published, end, "the used ring's index");
-        // What was parked completes when it is done.
-        if !sleepy {
-            assert_eq!(head, u32::from(due.head), "completion {slot}");
-            assert!(
-                written as usize <= due.most_written,
-                "completion {slot}: {written} of {due:?}"
-            );
-        }
+        assert_eq!(head, u32::from(due.head), "completion {slot}");
+        assert!(
+            written as usize <= due.most_written,
+            "completion {slot}: {written} of {due:?}"
+        );
     }
 }
