@@ -160,7 +160,7 @@ fn ring(messages: &[&Vec<u8>], control: u8) -> Vec<u8> {
             message.len(),
             2 * chain as u8 + 1,
         );
-        put_descriptor(&mut seed, 2 | 2 << 4, at, 0x200, 0);
+        put_descriptor(&mut seed, 2 | 2 << 4, at + 0x100, 0x100, 0);
     }
     for (chain, message) in messages.iter().enumerate() {
         put_content(&mut seed, (chain * 0x200) as u16, message);
@@ -176,7 +176,7 @@ fn indirect_ring(message: &[u8]) -> Vec<u8> {
     seed.extend(0x3400_u16.to_le_bytes());
     seed.extend([0xff, 2]);
     put_descriptor(&mut seed, 1 | 1 << 4, 0, message.len(), 1);
-    put_descriptor(&mut seed, 2 | 2 << 4, 0, 0x1000, 0);
+    put_descriptor(&mut seed, 2 | 2 << 4, 0x100, 0x1000, 0);
     seed
 }
 
