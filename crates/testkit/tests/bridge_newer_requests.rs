@@ -12,24 +12,15 @@ use rustix::fs::{
     statx,
 };
 use rustix::io::Errno;
-use virtiofs_testkit::bridge::BridgeOptions;
-use virtiofs_testkit::bridge::share::{BridgedShare, Tmpfs, can_mount, skipped};
-use virtiofs_testkit::frontend::Launch;
+use virtiofs_testkit::bridge::share::{BridgedShare, Tmpfs, on_tmpfs};
 
-/// A directory on tmpfs, and the same as the share shows it; `None` after saying that it was skipped.
+/// A share with one file in it.
 fn share(arguments: &[&str]) -> Result<Option<(Tmpfs, BridgedShare)>> {
-    if !can_mount() {
-        skipped("needs root and /dev/fuse");
-        return Ok(None);
+    let made = on_tmpfs(arguments)?;
+    if let Some((shared, _)) = &made {
+        fs::write(shared.path().join("there"), b"before")?;
     }
-    let shared = Tmpfs::new()?;
-    fs::write(shared.path().join("there"), b"before")?;
-    let launch = Launch::new(shared.path()).sandbox("chroot");
-    let launch = arguments
-        .iter()
-        .fold(launch, |launch, argument| launch.arg(*argument));
-    let share = BridgedShare::start(launch, &BridgeOptions::default())?;
-    Ok(Some((shared, share)))
+    Ok(made)
 }
 
 fn entries(directory: &Path) -> Result<usize> {

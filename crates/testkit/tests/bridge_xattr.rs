@@ -13,27 +13,10 @@ use rustix::fs::{
     lremovexattr, lsetxattr, makedev, mknodat,
 };
 use rustix::io::Errno;
-use virtiofs_testkit::bridge::BridgeOptions;
-use virtiofs_testkit::bridge::share::{BridgedShare, Tmpfs, can_mount, run_within, skipped};
-use virtiofs_testkit::frontend::Launch;
+use virtiofs_testkit::bridge::share::{on_tmpfs, run_within};
 
 const ACCESS_ACL: &str = "system.posix_acl_access";
 const DEFAULT_ACL: &str = "system.posix_acl_default";
-
-/// Two directories on tmpfs, and the second as the share shows it; `None` after saying that it was skipped.
-fn share(arguments: &[&str]) -> Result<Option<(Tmpfs, BridgedShare)>> {
-    if !can_mount() {
-        skipped("needs root and /dev/fuse");
-        return Ok(None);
-    }
-    let shared = Tmpfs::new()?;
-    let launch = arguments.iter().fold(
-        Launch::new(shared.path()).sandbox("chroot"),
-        |launch, argument| launch.arg(*argument),
-    );
-    let share = BridgedShare::start(launch, &BridgeOptions::default())?;
-    Ok(Some((shared, share)))
-}
 
 fn get(path: &Path, name: &str) -> Result<Vec<u8>, Errno> {
     let mut value = vec![0; 65_536];
@@ -89,7 +72,7 @@ fn acl_for_user(uid: u32, permissions: u16) -> Vec<u8> {
 
 #[test]
 fn attributes_are_set_replaced_listed_and_removed() -> Result<()> {
-    let Some((shared, share)) = share(&["--xattr"])? else {
+    let Some((shared, share)) = on_tmpfs(&["--xattr"])? else {
         return Ok(());
     };
     let path = share.path().join("file");
@@ -127,7 +110,7 @@ fn attributes_are_set_replaced_listed_and_removed() -> Result<()> {
 
 #[test]
 fn every_type_of_file_has_attributes_and_none_is_opened() -> Result<()> {
-    let Some((_shared, share)) = share(&["--xattr"])? else {
+    let Some((_shared, share)) = on_tmpfs(&["--xattr"])? else {
         return Ok(());
     };
     let at = |name: &str| share.path().join(name);
@@ -154,7 +137,7 @@ fn every_type_of_file_has_attributes_and_none_is_opened() -> Result<()> {
 
 #[test]
 fn a_map_renames_what_the_guest_names() -> Result<()> {
-    let Some((shared, share)) = share(&["--xattrmap=:map:trusted.:user.guest.:"])? else {
+    let Some((shared, share)) = on_tmpfs(&["--xattrmap=:map:trusted.:user.guest.:"])? else {
         return Ok(());
     };
     let (guest, host) = (share.path().join("file"), shared.path().join("file"));
@@ -180,7 +163,7 @@ const CAPABILITY: &[u8] = &[
 #[test]
 fn capabilities_go_when_a_file_changes_under_whatever_name_they_are_kept() -> Result<()> {
     for map in ["--xattr", "--xattrmap=:map::user.guest.:"] {
-        let Some((_shared, share)) = share(&[map])? else {
+        let Some((_shared, share)) = on_tmpfs(&[map])? else {
             return Ok(());
         };
         let path = share.path().join("program");
@@ -217,7 +200,7 @@ fn capabilities_go_when_a_file_changes_under_whatever_name_they_are_kept() -> Re
 
 #[test]
 fn acls_are_enforced_and_inherited_where_they_are_asked_for() -> Result<()> {
-    let Some((shared, share)) = share(&["--posix-acl"])? else {
+    let Some((shared, share)) = on_tmpfs(&["--posix-acl"])? else {
         return Ok(());
     };
     let directory = share.path().join("directory");
@@ -258,7 +241,7 @@ fn acls_are_enforced_and_inherited_where_they_are_asked_for() -> Result<()> {
 
 #[test]
 fn setting_an_acl_drops_set_group_id_for_a_stranger_to_the_group() -> Result<()> {
-    let Some((_shared, share)) = share(&["--posix-acl"])? else {
+    let Some((_shared, share)) = on_tmpfs(&["--posix-acl"])? else {
         return Ok(());
     };
     // The group is the daemon's own, so that the host's kernel alone would keep the bit.
@@ -285,7 +268,7 @@ fn setting_an_acl_drops_set_group_id_for_a_stranger_to_the_group() -> Result<()>
 
 #[test]
 fn without_the_option_there_are_no_attributes_and_no_acls() -> Result<()> {
-    let Some((_shared, plain)) = share(&[])? else {
+    let Some((_shared, plain)) = on_tmpfs(&[])? else {
         return Ok(());
     };
     let path = plain.path().join("file");
@@ -294,7 +277,7 @@ fn without_the_option_there_are_no_attributes_and_no_acls() -> Result<()> {
     ensure!(get(&path, "user.a") == Err(Errno::OPNOTSUPP));
     plain.finish()?;
 
-    let Some((shared, no_acls)) = share(&["--xattr"])? else {
+    let Some((shared, no_acls)) = on_tmpfs(&["--xattr"])? else {
         return Ok(());
     };
     let (path, host) = (no_acls.path().join("file"), shared.path().join("file"));

@@ -83,6 +83,22 @@ impl BridgedShare {
     }
 }
 
+/// A directory on a tmpfs of its own, and the same as the share shows it, served from the chroot sandbox with these
+/// arguments; `None` after saying that the test was skipped.
+pub fn on_tmpfs(arguments: &[&str]) -> Result<Option<(Tmpfs, BridgedShare)>> {
+    if !can_mount() {
+        skipped("needs root and /dev/fuse");
+        return Ok(None);
+    }
+    let shared = Tmpfs::new()?;
+    let launch = arguments.iter().fold(
+        Launch::new(shared.path()).sandbox("chroot"),
+        |launch, argument| launch.arg(*argument),
+    );
+    let share = BridgedShare::start(launch, &BridgeOptions::default())?;
+    Ok(Some((shared, share)))
+}
+
 /// What a command did.
 #[derive(Debug)]
 pub struct Ran {
