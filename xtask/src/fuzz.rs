@@ -39,6 +39,26 @@ pub(crate) struct Args {
     input: Option<PathBuf>,
 }
 
+impl Args {
+    /// Every target for a minute.
+    pub(crate) fn search() -> Self {
+        Self {
+            target: Vec::new(),
+            secs: 60,
+            planted: false,
+            input: None,
+        }
+    }
+
+    /// Every target until it has found what was planted, a minute at most.
+    pub(crate) fn planted() -> Self {
+        Self {
+            planted: true,
+            ..Self::search()
+        }
+    }
+}
+
 /// A program in `fuzz/src/bin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Target {

@@ -41,7 +41,7 @@ enum Command {
     Demo(demo::Args),
     /// Writes docs/virtiofsd.1 from the command line's own description
     Man,
-    /// All that continuous integration runs: the checks, then the tests
+    /// All that continuous integration runs: the checks, a minute of fuzzing a target, the tests
     Ci,
 }
 
