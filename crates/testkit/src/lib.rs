@@ -4,5 +4,6 @@ pub mod bridge;
 pub mod frontend;
 pub mod fuse;
 pub mod guest;
+pub mod model;
 pub mod slowfs;
 pub mod suites;
