@@ -1,7 +1,8 @@
 //! Leaving everything behind but the share.
 //!
 //! Complete before the first connection is accepted. A step that fails ends the start: no mode is
-//! silently weaker than asked. [`choose`] decides on a mode, [`prepare`] makes its processes, [`enter`] goes in.
+//! silently weaker than asked. [`choose`] decides on a mode, [`prepare`] makes its processes, [`enter`] goes in,
+//! and [`filter`] closes the door.
 
 mod capabilities;
 mod choice;
@@ -260,7 +261,7 @@ impl Helper {
     }
 }
 
-/// Goes into the share and gives up what is not needed.
+/// Goes into the share and gives up what is not needed, but for system calls.
 ///
 /// # Errors
 ///
@@ -299,13 +300,21 @@ pub fn enter(plan: &Plan, kind: Kind, server: Server) -> Result<Confined, Sandbo
         die_with_the_helper()?;
         still_has_a_helper(lifeline)?;
     }
-    seccomp::install(plan.seccomp, seccomp::Process::Server(&plan.filesystem))
-        .map_err(SandboxError::Seccomp)?;
     Ok(Confined {
         root,
         proc_self_fd,
         lifeline,
     })
+}
+
+/// Leaves the server no system calls but those that serving takes. What it takes to begin is done by then.
+///
+/// # Errors
+///
+/// [`SandboxError::Seccomp`].
+pub fn filter(plan: &Plan) -> Result<(), SandboxError> {
+    let server = seccomp::Process::Server(&plan.filesystem);
+    seccomp::install(plan.seccomp, server).map_err(SandboxError::Seccomp)
 }
 
 fn still_has_a_helper(lifeline: &OwnedFd) -> Result<(), SandboxError> {

@@ -48,6 +48,7 @@ pub fn run(plan: &Plan, ready: Ready) -> Result<u8> {
             sys::clear_environment();
             let confined = sandbox::enter(plan, kind, server)?;
             let session = session(plan, confined, limit)?;
+            sandbox::filter(plan)?;
             ready.announce();
             accept(plan, &listener, &session, stop.as_fd())
         }

@@ -58,7 +58,6 @@ const SERVER: &[libc::c_long] = &[
     libc::SYS_setgroups,
     libc::SYS_capget,
     libc::SYS_capset,
-    libc::SYS_umask,
     // The front-end: messages, kicks and calls, its memory.
     libc::SYS_accept4,
     libc::SYS_recvmsg,
@@ -67,7 +66,6 @@ const SERVER: &[libc::c_long] = &[
     libc::SYS_getsockopt,
     libc::SYS_read,
     libc::SYS_write,
-    libc::SYS_poll,
     libc::SYS_ppoll,
     libc::SYS_eventfd2,
     libc::SYS_munmap,
@@ -92,8 +90,6 @@ const SERVER: &[libc::c_long] = &[
     libc::SYS_getrandom,
     libc::SYS_restart_syscall,
     libc::SYS_writev,
-    libc::SYS_geteuid,
-    libc::SYS_getegid,
     libc::SYS_exit,
     libc::SYS_exit_group,
 ];

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode as FileMode, OFlags, openat, renameat};
 use rustix::io::Errno;
 
-use super::{Confined, Kind, Role, choose, enter, prepare};
+use super::{Confined, Kind, Role, choose, enter, filter, prepare};
 use crate::cli;
 use crate::plan::Plan;
 use crate::sys::{self, Forked};
@@ -81,7 +81,9 @@ fn go_in(plan: &Plan, attempt: impl FnOnce(&Confined) -> Result<(), Errno>) -> u
                 released.map_or(NOT_THERE, |()| code(ended))
             })
         }
-        Ok(Role::Server(server)) => match enter(plan, Kind::Directory, server) {
+        Ok(Role::Server(server)) => match enter(plan, Kind::Directory, server)
+            .and_then(|confined| filter(plan).map(|()| confined))
+        {
             Ok(confined) => {
                 attempt(&confined).map_or_else(|errno| code(errno.raw_os_error()), |()| 0)
             }
