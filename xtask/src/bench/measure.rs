@@ -42,6 +42,8 @@ impl Effort {
 pub(super) struct Setting {
     pub(super) depth: u16,
     pub(super) place: Place,
+    /// How the guest waits; a virtual processor that is polled while it is halted does not sleep.
+    pub(super) guest: Waiting,
 }
 
 /// Which processor the daemon has.
@@ -58,18 +60,27 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         depth: 1,
         place: Place::SameCore,
+        guest: Waiting::Sleep,
     },
     Setting {
         depth: 1,
         place: Place::OtherCore,
+        guest: Waiting::Sleep,
+    },
+    Setting {
+        depth: 1,
+        place: Place::OtherCore,
+        guest: Waiting::Spin,
     },
     Setting {
         depth: 16,
         place: Place::SameCore,
+        guest: Waiting::Sleep,
     },
     Setting {
         depth: 32,
         place: Place::OtherCore,
+        guest: Waiting::Sleep,
     },
 ];
 
@@ -195,7 +206,7 @@ impl Bench {
                     continue;
                 };
                 daemon.tree().pin(setting.place.daemon_processor())?;
-                guest.wait_by(Waiting::Sleep);
+                guest.wait_by(setting.guest);
                 let sample = sample(daemon, guest, visit, work);
                 match reported(daemon.label, scenario, sample) {
                     Some(sample) => samples[index].push(sample),

@@ -6,6 +6,8 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::count::Calls;
+use virtiofs_testkit::frontend::Waiting;
+
 use super::measure::{Place, SETTINGS, Setting};
 use super::processes::Usage;
 
@@ -169,6 +171,7 @@ fn figure_json(figure: &Figure) -> Value {
         "daemon": figure.label,
         "in_flight": figure.setting.depth,
         "same_core": figure.setting.place == Place::SameCore,
+        "guest_sleeps": figure.setting.guest == Waiting::Sleep,
         "median_ns": figure.median_ns,
         "p99_ns": figure.p99_ns,
         "cpu_ns": figure.cpu_ns,
@@ -181,7 +184,9 @@ fn title(setting: Setting) -> String {
         Place::SameCore => "daemon on the guest's core",
         Place::OtherCore => "daemon on another core",
     };
-    let asleep = if setting.depth == 1 {
+    let asleep = if setting.guest == Waiting::Spin {
+        ", the guest looks for replies without sleeping"
+    } else if setting.depth == 1 {
         ", both sleep between requests"
     } else {
         ""
