@@ -98,6 +98,7 @@ impl Wire {
         let options = DeviceOptions {
             tag: tag.map(str::to_owned),
             store_threads: 2,
+            ..DeviceOptions::default()
         };
         let never = event();
         let (wire, device) = (&self, &self.device);

@@ -14,6 +14,7 @@ use crate::error::ConnectionError;
 use crate::features::{MOST_QUEUES, MOST_REGIONS, protocol, virtio};
 use crate::memory::{Memory, Region, RegionLayout};
 use crate::message::{Halt, Message, Wire, request};
+use crate::polling::Polling;
 use queues::Queues;
 
 /// What the operator chose about the device.
@@ -23,6 +24,10 @@ pub struct DeviceOptions {
     pub tag: Option<String>,
     /// Most threads for work that sleeps; 0 leaves it to the device.
     pub store_threads: usize,
+    /// Whether queues' threads look for the next request before they sleep.
+    pub polling: Polling,
+    /// Processors that there are for it: they look only while one is left for the driver.
+    pub processors: usize,
 }
 
 /// Why a connection ended in order.
@@ -60,7 +65,7 @@ pub fn serve_connection<F: Filesystem + 'static>(
         features: 0,
         protocol_features: 0,
         memory: Arc::default(),
-        queues: Queues::new(Arc::clone(session), options.store_threads),
+        queues: Queues::new(Arc::clone(session), options),
         backend_channel: None,
         refusals: 0,
     };

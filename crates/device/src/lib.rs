@@ -6,19 +6,22 @@
 //! - `message` reads and answers vhost-user messages, `features` says what is offered;
 //! - `memory` maps what the front-end shares, a generation per memory table;
 //! - `ring` is a split virtqueue (virtio 1.3, 2.7) in that memory, `chain` one request in it;
-//! - `worker` serves one queue on one thread; `used` completes chains from any thread;
+//! - `worker` serves one queue on one thread, which sleeps by a `doorbell` and looks for more before
+//!   it does, as `polling` says; `used` completes chains from any thread;
 //! - `seat` says whose turn it is to serve a queue, `monitor` gives it to another thread when a call
 //!   takes long;
 //! - `pool` has the threads that may sleep, in a `lane` for each thing they sleep for.
 
 mod chain;
 mod connection;
+mod doorbell;
 mod error;
 mod features;
 mod lane;
 mod memory;
 mod message;
 mod monitor;
+mod polling;
 mod pool;
 mod ring;
 mod seat;
@@ -27,3 +30,4 @@ mod worker;
 
 pub use connection::{DeviceOptions, Ended, serve_connection};
 pub use error::{ConnectionError, DeviceError};
+pub use polling::Polling;

@@ -3,9 +3,10 @@
 //! Most calls take microseconds, and a hand-over would cost more than they do. So a queue's thread
 //! works alone, and one more thread looks at all queues of a connection from time to time. It finds
 //! the same call going on twice, and requests behind it: then another thread takes the queue. It
-//! sleeps without a clock while every queue does.
+//! sleeps while every queue does, and without a clock unless something is put off until some time:
+//! it keeps the time for the queues, for which setting an alarm at each sleep would cost more.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -29,6 +30,8 @@ const QUIET_TICKS: u32 = 10;
 #[derive(Debug, Default)]
 pub(crate) struct Alertness {
     is_awake: AtomicBool,
+    /// How long queues may sleep, in nanoseconds; zero is as long as they like.
+    limit: AtomicU64,
     asked: Mutex<Asked>,
     changed: Condvar,
 }
@@ -39,7 +42,28 @@ struct Asked {
     to_end: bool,
 }
 
+/// Why the monitor rests no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Roused {
+    /// A queue has something to do.
+    ByQueue,
+    /// Queues have slept for as long as they may.
+    ByClock,
+    /// It is time to end.
+    ToEnd,
+}
+
 impl Alertness {
+    /// What a queue's thread was told before it sleeps: how long it may.
+    pub(crate) fn look_again(&self, limit: Option<Duration>) {
+        let nanos = limit.map_or(0, |limit| limit.as_nanos().max(1));
+        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+        // Read first: the line stays shared between the threads.
+        if self.limit.load(Ordering::Relaxed) != nanos {
+            self.limit.store(nanos, Ordering::Relaxed);
+        }
+    }
+
     /// A queue has something to do. Costs a load while the monitor is awake.
     pub(crate) fn rouse(&self) {
         if !self.is_awake.load(Ordering::SeqCst) {
@@ -53,34 +77,41 @@ impl Alertness {
         self.changed.notify_one();
     }
 
-    /// Sleeps until a queue has something to do; false when it is time to end.
-    fn rest(&self, is_quiet: impl Fn() -> bool) -> bool {
+    /// Sleeps until a queue has something to do, or has slept for as long as it may.
+    fn rest(&self, is_quiet: impl Fn() -> bool) -> Roused {
         self.is_awake.store(false, Ordering::SeqCst);
         let mut asked = self.asked();
+        let mut roused = Roused::ByQueue;
         // A queue that woke before it could see the flag is seen here.
         while !asked.to_wake && !asked.to_end && is_quiet() {
-            asked = self
-                .changed
-                .wait(asked)
-                .unwrap_or_else(PoisonError::into_inner);
+            let limit = self.limit.load(Ordering::Relaxed);
+            if limit == 0 {
+                asked = unpoisoned(self.changed.wait(asked));
+                continue;
+            }
+            let limit = Duration::from_nanos(limit);
+            let (woken, waited) = unpoisoned(self.changed.wait_timeout(asked, limit));
+            asked = woken;
+            if waited.timed_out() {
+                roused = Roused::ByClock;
+                break;
+            }
         }
         self.is_awake.store(true, Ordering::SeqCst);
         asked.to_wake = false;
-        !asked.to_end
+        if asked.to_end { Roused::ToEnd } else { roused }
     }
 
     /// Sleeps for a while; false when it is time to end.
     fn nap(&self, how_long: Duration) -> bool {
         let asked = self.asked();
-        let (asked, _) = self
-            .changed
-            .wait_timeout_while(asked, how_long, |asked| !asked.to_end)
-            .unwrap_or_else(PoisonError::into_inner);
+        let going_on = |asked: &mut Asked| !asked.to_end;
+        let (asked, _) = unpoisoned(self.changed.wait_timeout_while(asked, how_long, going_on));
         !asked.to_end
     }
 
     fn asked(&self) -> MutexGuard<'_, Asked> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.asked.lock())
     }
 }
 
@@ -136,12 +167,27 @@ impl<F> Drop for Monitor<F> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    unpoisoned(mutex.lock())
+}
+
+/// What is guarded here is consistent at every step.
+fn unpoisoned<T>(result: Result<T, PoisonError<T>>) -> T {
+    result.unwrap_or_else(PoisonError::into_inner)
 }
 
 fn run<F: Filesystem + 'static>(alertness: &Alertness, watched: &Watched<F>) {
     let successors = Lane::new("fs-queue", DEFAULT_THREADS, Turn::run);
-    while alertness.rest(|| seats(watched).iter().all(|(_, seat)| seat.is_quiet())) {
+    loop {
+        match alertness.rest(|| seats(watched).iter().all(|(_, seat)| seat.is_quiet())) {
+            Roused::ByQueue => {}
+            Roused::ByClock => {
+                // Any will do; it says anew how long it may sleep.
+                if let Some((worker, _)) = seats(watched).first() {
+                    worker.nudge();
+                }
+            }
+            Roused::ToEnd => return,
+        }
         let mut quiet_ticks = 0;
         while quiet_ticks < QUIET_TICKS {
             let seats = seats(watched);

@@ -1,21 +1,20 @@
-//! One queue on one thread: pop, serve, complete, sleep.
+//! One queue on one thread: pop, serve, complete, look for more, sleep.
 //!
 //! A thread that stays inside one call can be replaced by another one (`seat`), which goes on with
 //! the queue: so a call that hangs holds neither the queue nor whoever stops it.
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use virtiofs_protocol::{Filesystem, Served, Session};
 
 use crate::chain::{Buffers, Chain};
+use crate::doorbell::Doorbell;
 use crate::error::DeviceError;
 use crate::monitor::Alertness;
+use crate::polling::{Polling, Processors, Seen, Window};
 use crate::pool::{Job, Pool};
 use crate::ring::AvailableRing;
 use crate::seat::{BATCH, Call, Seat};
@@ -27,7 +26,9 @@ const GRACE: Duration = Duration::from_millis(1);
 /// Everything that serving a queue needs.
 pub(crate) struct Work<F> {
     pub(crate) used: Arc<UsedRing>,
-    pub(crate) kick: OwnedFd,
+    pub(crate) doorbell: Doorbell,
+    pub(crate) polling: Polling,
+    pub(crate) processors: Arc<Processors>,
     pub(crate) session: Arc<Session<F>>,
     pub(crate) pool: Arc<Pool<F>>,
     pub(crate) alertness: Arc<Alertness>,
@@ -36,7 +37,6 @@ pub(crate) struct Work<F> {
 /// A queue that is being served, by whatever thread.
 pub(crate) struct Worker<F> {
     work: Work<F>,
-    stop: OwnedFd,
     stopping: AtomicBool,
     place: Mutex<Place>,
     changed: Condvar,
@@ -64,11 +64,9 @@ impl<F: Filesystem + 'static> Worker<F> {
         work: Work<F>,
         available: AvailableRing,
     ) -> std::io::Result<Arc<Self>> {
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let seat = Arc::new(Seat::default());
         let worker = Arc::new(Self {
             work,
-            stop,
             stopping: AtomicBool::new(false),
             place: Mutex::new(Place::Served(Arc::clone(&seat), available.clone())),
             changed: Condvar::new(),
@@ -92,7 +90,12 @@ impl<F: Filesystem + 'static> Worker<F> {
     /// Asks the queue to stop popping, without waiting for it.
     pub(crate) fn ask_to_stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
+        self.work.doorbell.nudge();
+    }
+
+    /// Has a thread that sleeps do what it does before it sleeps, once more.
+    pub(crate) fn nudge(&self) {
+        self.work.doorbell.nudge();
     }
 
     /// Waits until the queue has stopped popping; returns the index from which it would go on.
@@ -183,8 +186,8 @@ impl<F: Filesystem + 'static> Worker<F> {
 }
 
 /// What a thread keeps between requests.
-#[derive(Default)]
 struct Kept {
+    window: Window,
     batch: Vec<Completion>,
     #[expect(
         clippy::vec_box,
@@ -206,6 +209,7 @@ impl<F: Filesystem + 'static> Turn<F> {
     /// Serves the queue until it stops, breaks or is taken over.
     pub(crate) fn run(mut self) {
         let mut kept = Kept {
+            window: Window::new(self.worker.work.polling),
             batch: Vec::with_capacity(BATCH),
             free: Vec::new(),
         };
@@ -246,18 +250,48 @@ impl<F: Filesystem + 'static> Turn<F> {
                 }
             }
             self.publish(kept);
-            let most = work.session.rest();
+            work.alertness.look_again(work.session.rest());
+            let open = kept.window.open(&work.processors);
+            let open = open.map(|length| (Instant::now(), length));
+            if let Some((since, length)) = open
+                && let Some(seen) = self.look_for_more(since, length)
+            {
+                kept.window.caught(seen);
+                continue;
+            }
             if self.available.arm() {
                 continue;
             }
             self.seat.sleep();
-            let goes_on = sleep(&work.kick, &worker.stop, most);
+            let slept = work.doorbell.sleep();
             self.seat.wake();
-            if !goes_on? {
+            if worker.stopping.load(Ordering::Acquire) {
                 return Ok(Next::Chain);
+            }
+            slept?;
+            if let Some((since, _)) = open {
+                kept.window.missed(since.elapsed());
             }
             work.alertness.rouse();
         }
+    }
+
+    /// Looks for the next chain for so long; says how it was seen.
+    fn look_for_more(&self, since: Instant, length: Duration) -> Option<Seen> {
+        let mut last = None;
+        while last.unwrap_or(since).duration_since(since) < length {
+            if self.available.has_more() {
+                return Some(
+                    last.map_or(Seen::AtOnce, |last: Instant| Seen::after(last.elapsed())),
+                );
+            }
+            if self.worker.stopping.load(Ordering::Relaxed) {
+                return None;
+            }
+            std::hint::spin_loop();
+            last = Some(Instant::now());
+        }
+        None
     }
 
     fn serve(&mut self, kept: &mut Kept, head: u16) -> Result<Next, DeviceError> {
@@ -318,50 +352,8 @@ impl<F: Filesystem + 'static> Turn<F> {
 
     fn publish(&self, kept: &mut Kept) {
         self.seat.drain(&mut kept.batch);
-        self.worker.work.used.complete(&kept.batch);
-    }
-}
-
-/// Waits for the driver's kick, or for as long as it may; false when it is time to stop.
-fn sleep(kick: &OwnedFd, stop: &OwnedFd, most: Option<Duration>) -> Result<bool, DeviceError> {
-    // What cannot be said as a timespec is longer than any machine runs.
-    let most = most.and_then(|most| Timespec::try_from(most).ok());
-    let mut both = [
-        PollFd::new(kick, PollFlags::IN),
-        PollFd::new(stop, PollFlags::IN),
-    ];
-    match poll(&mut both, most.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => {}
-        Err(errno) => return Err(DeviceError::Kick(errno)),
-    }
-    if both[1].revents().contains(PollFlags::IN) {
-        return Ok(false);
-    }
-    if both[0]
-        .revents()
-        .intersects(PollFlags::ERR | PollFlags::NVAL | PollFlags::HUP)
-    {
-        return Err(DeviceError::Kick(Errno::BADF));
-    }
-    if both[0].revents().is_empty() {
-        return Ok(true);
-    }
-    match take_kick(kick) {
-        Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(true),
-        Err(errno) => Err(DeviceError::Kick(errno)),
-    }
-}
-
-/// Empties the eventfd and never waits, even if somebody else has emptied it meanwhile and taken
-/// its O_NONBLOCK away: the flag is shared with the front-end.
-fn take_kick(kick: &OwnedFd) -> Result<usize, Errno> {
-    /// As `read(2)` does, at no position (man 2 preadv2).
-    const NO_POSITION: u64 = u64::MAX;
-    let mut count = [0; 8];
-    let mut into = [std::io::IoSliceMut::new(&mut count)];
-    match preadv2(kick, &mut into, NO_POSITION, ReadWriteFlags::NOWAIT) {
-        // Kernels before 5.8 know no such wish for an eventfd, and no seek in a socket or a pipe.
-        Err(Errno::OPNOTSUPP | Errno::SPIPE) => rustix::io::read(kick, &mut count),
-        taken => taken,
+        if !kept.batch.is_empty() {
+            self.worker.work.used.complete(&kept.batch);
+        }
     }
 }

@@ -311,7 +311,9 @@ pub struct ResourceArgs {
     #[arg(long, value_name = "N")]
     pub max_inodes: Option<std::num::NonZeroU64>,
 
-    /// Microseconds to look for the next request before sleeping [default: auto]
+    /// Microseconds to look for the next request before sleeping: as experience says, or as many [default: auto]
+    ///
+    /// 0 sleeps at once. Where there is no processor for each request queue and one more, none looks.
     #[arg(long, value_name = "auto|N")]
     pub poll_us: Option<PollWindow>,
 

@@ -1,9 +1,10 @@
 //! What is going to happen: every rule between options, decided before anything is touched.
 
-use std::path::PathBuf;
-
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
 
+use virtiofs_device::Polling;
 use virtiofs_hostfs::{
     CachePolicy, DirectIo, KillPrivilegesV2, PosixAcl, ReaddirPlus, Submounts, Writeback,
     XattrPolicy, XattrRules,
@@ -99,6 +100,8 @@ pub struct Plan {
     pub seccomp: SeccompName,
     /// Threads for work that sleeps; 0 is sized by the device.
     pub store_threads: usize,
+    /// Whether queues look for the next request before they sleep.
+    pub polling: Polling,
     /// Limit of open descriptors: a number that must be had, 0 for "leave", `None` for a wish.
     pub rlimit_nofile: Option<u64>,
     /// How much is told.
@@ -140,6 +143,11 @@ impl Plan {
                 .resources
                 .thread_pool_size
                 .map_or(0, |count| usize::try_from(count).unwrap_or(usize::MAX)),
+            polling: match cli.resources.poll_us.unwrap_or(PollWindow::Auto) {
+                PollWindow::Auto => Polling::Auto,
+                PollWindow::Fixed(0) => Polling::Off,
+                PollWindow::Fixed(micros) => Polling::Fixed(Duration::from_micros(micros.into())),
+            },
             rlimit_nofile: cli.resources.rlimit_nofile,
             log_level: if cli.process.debug {
                 LevelName::Debug
@@ -194,10 +202,6 @@ fn refuse_what_is_missing(cli: &Cli) -> Result<(), PlanError> {
         ("--casefold", cli.share.casefold.is_some()),
         ("--translate-uid", !cli.identity.translate_uid.is_empty()),
         ("--translate-gid", !cli.identity.translate_gid.is_empty()),
-        (
-            "--poll-us",
-            !matches!(cli.resources.poll_us, None | Some(PollWindow::Fixed(0))),
-        ),
         ("--migration-mode", cli.migration.migration_mode.is_some()),
         (
             "--migration-on-error",

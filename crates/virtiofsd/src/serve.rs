@@ -1,6 +1,7 @@
 //! From the plan to the last connection.
 
 use std::io::ErrorKind;
+use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -24,6 +25,13 @@ use crate::{helper, limits, share, signals, socket, sys};
 /// One line for the operator.
 pub fn run(plan: &Plan, ready: Ready) -> Result<u8> {
     let kind = share::kind(&plan.shared_dir).map_err(|why| anyhow!(why))?;
+    // Before the sandbox: the quota of a control group cannot be read from inside.
+    let device = DeviceOptions {
+        tag: plan.tag.clone(),
+        store_threads: plan.store_threads,
+        polling: plan.polling,
+        processors: std::thread::available_parallelism().map_or(1, NonZero::get),
+    };
     let mode = sandbox::choose(plan)?;
     let limit = limits::set_open_files(plan.rlimit_nofile).map_err(|why| anyhow!(why))?;
     let (listener, mut pid_file) = listen(&plan.listen)?;
@@ -50,7 +58,7 @@ pub fn run(plan: &Plan, ready: Ready) -> Result<u8> {
             let session = session(plan, confined, limit)?;
             sandbox::filter(plan)?;
             ready.announce();
-            accept(plan, &listener, &session, stop.as_fd())
+            accept(plan, &device, &listener, &session, stop.as_fd())
         }
     }
 }
@@ -97,14 +105,11 @@ fn listen(listen: &Listen) -> Result<(UnixListener, Option<PidFile>)> {
 
 fn accept(
     plan: &Plan,
+    device: &DeviceOptions,
     listener: &UnixListener,
     session: &Arc<Session<PassthroughFs>>,
     stop: BorrowedFd<'_>,
 ) -> Result<u8> {
-    let device = DeviceOptions {
-        tag: plan.tag.clone(),
-        store_threads: plan.store_threads,
-    };
     loop {
         tracing::info!("Waiting for vhost-user socket connection...");
         let mut both = [
@@ -125,7 +130,7 @@ fn accept(
             Err(error) => return Err(error).context("accepting a front-end"),
         };
         tracing::info!("Client connected, servicing requests");
-        let ended = serve_connection(&stream, session, &device, stop);
+        let ended = serve_connection(&stream, session, device, stop);
         match (ended, plan.after_disconnect) {
             (Ok(Ended::Stopped), _) => return Ok(0),
             (Ok(Ended::Disconnected), AfterDisconnect::Exit) => {

@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 
 use virtiofs_protocol::{Filesystem, HangUp, Session};
 
+use crate::connection::DeviceOptions;
+use crate::doorbell::Doorbell;
 use crate::features::{MOST_QUEUES, virtio};
 use crate::memory::{Memory, RingAddresses, RingMemory};
 use crate::message::request;
 use crate::monitor::Monitor;
+use crate::polling::{Polling, Processors};
 use crate::pool::Pool;
 use crate::ring::{AvailableRing, Notification};
 use crate::used::{Call, LastWord, UsedRing, do_not_wait};
@@ -57,6 +60,8 @@ pub(super) struct Queues<F> {
     session: Arc<Session<F>>,
     pool: Arc<Pool<F>>,
     monitor: Monitor<F>,
+    polling: Polling,
+    processors: Arc<Processors>,
     features: u64,
     /// Memory tables in which rings were; late requests keep theirs.
     generations: Vec<Weak<Memory>>,
@@ -64,14 +69,16 @@ pub(super) struct Queues<F> {
 }
 
 impl<F: Filesystem + 'static> Queues<F> {
-    pub(super) fn new(session: Arc<Session<F>>, store_threads: usize) -> Self {
-        let pool = Arc::new(Pool::new(Arc::clone(&session), store_threads));
+    pub(super) fn new(session: Arc<Session<F>>, options: &DeviceOptions) -> Self {
+        let pool = Arc::new(Pool::new(Arc::clone(&session), options.store_threads));
         let queues = (0..MOST_QUEUES).map(|_| Queue::default()).collect();
         Self {
             queues,
             session,
             pool,
             monitor: Monitor::new(),
+            polling: options.polling,
+            processors: Arc::new(Processors::new(options.processors)),
             features: 0,
             generations: Vec::new(),
             late: 0,
@@ -221,11 +228,21 @@ impl<F: Filesystem + 'static> Queues<F> {
     ) -> Result<(), Refused> {
         let (session, pool) = (Arc::clone(&self.session), Arc::clone(&self.pool));
         let alertness = Arc::clone(self.monitor.alertness());
+        let processors = Arc::clone(&self.processors);
+        // Nobody waits for what the high-priority queue is for.
+        let polling = if index == 0 {
+            Polling::Off
+        } else {
+            self.polling
+        };
         let queue = self.queue(index)?;
         let kick = queue.kick.as_ref().ok_or("no kick")?;
+        let kick = kick.try_clone().map_err(|_| "no descriptor left")?;
         let work = Work {
             used,
-            kick: kick.try_clone().map_err(|_| "no descriptor left")?,
+            doorbell: Doorbell::new(kick).map_err(|_| "a kick that cannot be waited for")?,
+            polling,
+            processors,
             session,
             pool,
             alertness,
@@ -237,7 +254,14 @@ impl<F: Filesystem + 'static> Queues<F> {
         };
         let worker = Worker::start(name, work, available).map_err(|_| "no thread left")?;
         queue.worker = Some(Arc::clone(&worker));
+        self.count_served();
         self.monitor.watch(&worker).map_err(|_| "no thread left")
+    }
+
+    fn count_served(&self) {
+        let requests = self.queues.iter().skip(1);
+        let served = requests.filter(|queue| queue.worker.is_some());
+        self.processors.shared_by(served.count());
     }
 
     /// Stops a queue and forgets its kick (GET_VRING_BASE); returns the index to go on from.
@@ -282,6 +306,7 @@ impl<F: Filesystem + 'static> Queues<F> {
                 halting.push((index, worker));
             }
         }
+        self.count_served();
         let mut stopped = Vec::new();
         for (index, worker) in halting {
             let base = worker.stopped(deadline);

@@ -67,6 +67,9 @@ const SERVER: &[libc::c_long] = &[
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_ppoll,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
     libc::SYS_eventfd2,
     libc::SYS_munmap,
     // Threads and memory of our own.
