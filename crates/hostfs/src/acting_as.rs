@@ -13,8 +13,9 @@ use rustix::thread::{
     CapabilitySet, capabilities, set_capabilities, set_thread_groups, set_thread_res_gid,
     set_thread_res_uid,
 };
-use virtiofs_protocol::op::Extras;
-use virtiofs_protocol::{Caller, Errno};
+use virtiofs_protocol::Errno;
+
+use crate::idmap::Host;
 
 /// Who the daemon is, and whether it may act as somebody else.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,15 @@ impl Service {
     }
 }
 
+/// Who is going to own what is made, in the host's numbering.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Creator {
+    pub(crate) user: Host<virtiofs_protocol::Uid>,
+    pub(crate) group: Host<virtiofs_protocol::Gid>,
+    /// The parent's group, where the caller is a member of it.
+    pub(crate) supplementary_group: Option<Host<virtiofs_protocol::Gid>>,
+}
+
 /// This thread acts as the guest's caller until the value is dropped.
 ///
 /// Not `Send`: Linux keeps credentials per thread, so the guard must end on the thread it began on.
@@ -53,22 +63,21 @@ pub(crate) struct ActingAs {
 }
 
 impl ActingAs {
-    /// Takes on the caller's user and group, and the supplementary group it states.
+    /// Takes on the creator's user and group, and the supplementary group it states.
     ///
     /// Where the daemon may not switch, it creates as itself: told once in the log.
     ///
     /// # Errors
     ///
-    /// EINVAL for an id that names nobody here: 2^32-1, or one outside our user namespace.
-    pub(crate) fn caller(service: Service, caller: Caller, extras: Extras) -> Result<Self, Errno> {
-        let (guest_uid, guest_gid) = caller.creator()?;
+    /// EINVAL for an id outside our user namespace.
+    pub(crate) fn creator(service: Service, creator: Creator) -> Result<Self, Errno> {
         let mut acting = Self {
             uid_back: None,
             gid_back: None,
             groups_back: false,
             _this_thread_only: PhantomData,
         };
-        let (uid, gid) = (Uid::from_raw(guest_uid.0.0), Gid::from_raw(guest_gid.0.0));
+        let (uid, gid) = (owner_uid(creator.user), owner_gid(creator.group));
         if uid == service.uid && gid == service.gid {
             return Ok(acting);
         }
@@ -79,8 +88,9 @@ impl ActingAs {
             });
             return Ok(acting);
         }
-        if let Some(group) = extras.supplementary_group.filter(|_| uid != service.uid) {
-            set_thread_groups(&[Gid::from_raw(group.0.0)])?;
+        let member = creator.supplementary_group;
+        if let Some(group) = member.filter(|_| uid != service.uid) {
+            set_thread_groups(&[owner_gid(group)])?;
             acting.groups_back = true;
         }
         if gid != service.gid {
@@ -184,11 +194,11 @@ impl Drop for WithoutSetid {
 }
 
 /// An id as `chown(2)` takes it; the type says that it is not the one that means "leave".
-pub(crate) fn owner_uid(id: virtiofs_protocol::Guest<virtiofs_protocol::Uid>) -> Uid {
+pub(crate) fn owner_uid(id: Host<virtiofs_protocol::Uid>) -> Uid {
     Uid::from_raw(id.0.0)
 }
 
 /// As [`owner_uid`], for a group.
-pub(crate) fn owner_gid(id: virtiofs_protocol::Guest<virtiofs_protocol::Gid>) -> Gid {
+pub(crate) fn owner_gid(id: Host<virtiofs_protocol::Gid>) -> Gid {
     Gid::from_raw(id.0.0)
 }

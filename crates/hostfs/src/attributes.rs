@@ -1,7 +1,9 @@
 //! From `struct statx` to what the guest is told.
 
 use rustix::fs::Statx;
-use virtiofs_protocol::{AttrFlags, Attributes};
+use virtiofs_protocol::{AttrFlags, Attributes, Gid, Uid};
+
+use crate::idmap::{Host, Identities};
 
 /// A device number in the kernel's 32-bit encoding (`new_encode_dev`, linux/kdev_t.h).
 fn encoded_device(major: u32, minor: u32) -> u32 {
@@ -17,7 +19,7 @@ pub(crate) fn decoded_device(device: u32) -> (u32, u32) {
 }
 
 /// Translates what the host says.
-pub(crate) fn attributes(stat: &Statx, flags: AttrFlags) -> Attributes {
+pub(crate) fn attributes(stat: &Statx, identities: &Identities, flags: AttrFlags) -> Attributes {
     let time = |time: rustix::fs::StatxTimestamp| (time.tv_sec, time.tv_nsec);
     Attributes {
         ino: stat.stx_ino,
@@ -28,8 +30,8 @@ pub(crate) fn attributes(stat: &Statx, flags: AttrFlags) -> Attributes {
         ctime: time(stat.stx_ctime),
         mode: stat.stx_mode.into(),
         nlink: stat.stx_nlink,
-        guest_uid: stat.stx_uid,
-        guest_gid: stat.stx_gid,
+        guest_uid: identities.guest_user(Host(Uid(stat.stx_uid))),
+        guest_gid: identities.guest_group(Host(Gid(stat.stx_gid))),
         rdev: encoded_device(stat.stx_rdev_major, stat.stx_rdev_minor),
         blksize_bytes: stat.stx_blksize,
         flags,

@@ -11,7 +11,7 @@
 //!   some free for inodes that lose their name;
 //! - `retired` keeps what was forgotten until there is time to close it;
 //! - `handle` knows what is open; `mounts` what kind of store holds it; `acting_as` who asks;
-//! - `xattr_rules` gives extended attributes their names on the other side;
+//! - `idmap` gives users and groups their numbers, and `xattr_rules` gives extended attributes their names on the other side;
 //! - `sys` makes the system calls: a name reaches them as `Name`, or not at all.
 
 mod acting_as;
@@ -20,6 +20,7 @@ mod cache;
 mod filesystem;
 mod handle;
 mod hot;
+mod idmap;
 mod inode;
 mod mounts;
 mod ops;
@@ -35,6 +36,7 @@ mod testing;
 mod xattr_rules;
 
 pub use cache::CachePolicy;
+pub use idmap::{BadIdRules, IdMap, IdRange, IdRule, Identities};
 pub use options::{
     DirectIo, KillPrivilegesV2, Options, PosixAcl, ReaddirPlus, Submounts, Writeback, XattrPolicy,
 };

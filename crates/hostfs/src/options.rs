@@ -5,6 +5,7 @@ use std::time::Duration;
 use virtiofs_protocol::Validity;
 
 use crate::cache::CachePolicy;
+use crate::idmap::Identities;
 use crate::xattr_rules::XattrRules;
 
 /// Whether the guest caches writes (`--writeback`).
@@ -93,6 +94,8 @@ pub struct Options {
     pub xattr: XattrPolicy,
     /// Whether ACLs are.
     pub posix_acl: PosixAcl,
+    /// Whose number is whose.
+    pub identities: Identities,
     /// Most inodes known to the guest at once; `None` is no limit. ENOMEM beyond.
     pub max_inodes: Option<u64>,
     /// Most descriptors kept for inodes; open files come on top.
@@ -113,6 +116,7 @@ impl Default for Options {
             direct_io: DirectIo::Ignored,
             xattr: XattrPolicy::Off,
             posix_acl: PosixAcl::Off,
+            identities: Identities::default(),
             max_inodes: None,
             descriptor_budget: 512,
             descriptor_idle: Duration::from_secs(5),

@@ -2,7 +2,7 @@
 
 use crate::abi;
 use crate::flags::AttrFlags;
-use crate::ids::NodeId;
+use crate::ids::{Gid, Guest, NodeId, Uid};
 
 /// How long the guest may believe what it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -33,9 +33,9 @@ pub struct Attributes {
     /// Number of names.
     pub nlink: u32,
     /// Owner.
-    pub guest_uid: u32,
+    pub guest_uid: Guest<Uid>,
     /// Group.
-    pub guest_gid: u32,
+    pub guest_gid: Guest<Gid>,
     /// Device number of a device node, in the kernel's 32-bit encoding (`new_encode_dev`).
     pub rdev: u32,
     /// Preferred size of I/O, in bytes.
@@ -64,8 +64,8 @@ impl Attributes {
             ctimensec: self.ctime.1.into(),
             mode: self.mode.into(),
             nlink: self.nlink.into(),
-            uid: self.guest_uid.into(),
-            gid: self.guest_gid.into(),
+            uid: self.guest_uid.0.0.into(),
+            gid: self.guest_gid.0.0.into(),
             rdev: self.rdev.into(),
             blksize: self.blksize_bytes.into(),
             flags: self.flags.bits().into(),
@@ -159,8 +159,8 @@ impl ExtendedAttr {
                 mask: mask.into(),
                 blksize: is.blksize_bytes.into(),
                 nlink: is.nlink.into(),
-                uid: is.guest_uid.into(),
-                gid: is.guest_gid.into(),
+                uid: is.guest_uid.0.0.into(),
+                gid: is.guest_gid.0.0.into(),
                 // `st_mode` has sixteen bits.
                 mode: u16::try_from(is.mode & 0xffff).unwrap_or_default().into(),
                 ino: is.ino.into(),

@@ -63,15 +63,15 @@ impl Unique {
 pub struct LockOwner(pub u64);
 
 /// A user id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Uid(pub u32);
 
 /// A group id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Gid(pub u32);
 
 /// A value in the guest's numbering: never handed to a system call before it was mapped.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Guest<T>(pub T);
 
 impl<T: fmt::Debug> fmt::Debug for Guest<T> {

@@ -287,6 +287,10 @@ pub struct IdentityArgs {
     pub gid_map: Vec<IdMapEntry>,
 
     /// Translate user ids between guest and host, 'TYPE:SOURCE:DESTINATION:COUNT' (repeatable)
+    ///
+    /// 'guest' translates what the guest says, 'host' what the host says, 'map' both ways from guest to host;
+    /// 'squash-guest' and 'squash-host' translate a whole range to one id; 'forbid-guest:SOURCE:COUNT' names ids that
+    /// the guest may not make the owner of anything. An id without a rule stays what it is.
     #[arg(long, value_name = "RULE", action = ArgAction::Append)]
     pub translate_uid: Vec<Translation>,
 

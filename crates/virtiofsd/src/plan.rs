@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use virtiofs_device::Polling;
 use virtiofs_hostfs::{
-    CachePolicy, DirectIo, KillPrivilegesV2, PosixAcl, ReaddirPlus, Submounts, Writeback,
-    XattrPolicy, XattrRules,
+    CachePolicy, DirectIo, IdMap, Identities, KillPrivilegesV2, PosixAcl, ReaddirPlus, Submounts,
+    Writeback, XattrPolicy, XattrRules,
 };
 use virtiofs_protocol::{Access, SessionOptions, Validity};
 
 use crate::cli::values::{
     CacheName, CapabilityChanges, FileHandlesName, IdMapEntry, LevelName, Negotiable, PollWindow,
-    SandboxName, SeccompName,
+    SandboxName, SeccompName, Translation,
 };
 use crate::cli::{AttributeArgs, Cli};
 
@@ -200,8 +200,6 @@ fn refuse_what_is_missing(cli: &Cli) -> Result<(), PlanError> {
         ),
         ("--preserve-noatime", cli.share.preserve_noatime),
         ("--casefold", cli.share.casefold.is_some()),
-        ("--translate-uid", !cli.identity.translate_uid.is_empty()),
-        ("--translate-gid", !cli.identity.translate_gid.is_empty()),
         ("--migration-mode", cli.migration.migration_mode.is_some()),
         (
             "--migration-on-error",
@@ -339,9 +337,31 @@ fn filesystem(cli: &Cli) -> Result<virtiofs_hostfs::Options, PlanError> {
             Some(Negotiable::Auto) => PosixAcl::IfOffered,
             Some(Negotiable::Always) => PosixAcl::Required,
         },
+        identities: identities(cli)?,
         max_inodes: cli.resources.max_inodes.map(std::num::NonZeroU64::get),
         ..virtiofs_hostfs::Options::default()
     })
+}
+
+/// An ACL names users by number, and nothing translates them inside it.
+fn identities(cli: &Cli) -> Result<Identities, PlanError> {
+    let map = |option: &str, rules: &[Translation]| {
+        IdMap::new(rules.iter().map(|rule| rule.0))
+            .map_err(|why| PlanError::Configuration(format!("{option}: {why}; drop one of them")))
+    };
+    let identities = Identities {
+        users: map("--translate-uid", &cli.identity.translate_uid)?,
+        groups: map("--translate-gid", &cli.identity.translate_gid)?,
+    };
+    let acls = !matches!(cli.attributes.posix_acl, None | Some(Negotiable::Never));
+    if acls && !identities.are_the_same() {
+        return Err(PlanError::Configuration(
+            "--translate-uid and --translate-gid would not translate the users and groups that ACLs name: \
+             drop them or --posix-acl"
+                .into(),
+        ));
+    }
+    Ok(identities)
 }
 
 /// A map implies attributes, and so do ACLs, which are attributes.

@@ -49,7 +49,7 @@ impl PassthroughFs {
     fn attr(&self, stat: &Statx) -> Attr {
         Attr {
             validity: self.validity(),
-            attributes: attributes(stat, AttrFlags::empty()),
+            attributes: attributes(stat, &self.options.identities, AttrFlags::empty()),
         }
     }
 
@@ -62,12 +62,17 @@ impl PassthroughFs {
         }
         // The owner first: chown(2) takes set-id bits away that a mode in the same request states.
         if op.guest_uid.is_some() || op.guest_gid.is_some() {
-            let (uid, gid) = (op.guest_uid.map(owner_uid), op.guest_gid.map(owner_gid));
+            let ids = &self.options.identities;
+            let uid = op.guest_uid.map(|user| ids.host_user(user)).transpose()?;
+            let gid = op
+                .guest_gid
+                .map(|group| ids.host_group(group))
+                .transpose()?;
             chownat(
                 held,
                 c"",
-                uid,
-                gid,
+                uid.map(owner_uid),
+                gid.map(owner_gid),
                 AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW,
             )?;
         }

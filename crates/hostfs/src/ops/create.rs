@@ -13,7 +13,7 @@ use virtiofs_protocol::{
 };
 
 use crate::PassthroughFs;
-use crate::acting_as::ActingAs;
+use crate::acting_as::{ActingAs, Creator};
 use crate::attributes::decoded_device;
 use crate::inode::Node;
 use crate::ops::lookup::Found;
@@ -217,13 +217,23 @@ impl PassthroughFs {
     }
 
     /// Makes something with the identity that it is to have.
+    ///
+    /// EINVAL for an id that names nobody, EPERM for one that the guest may not use.
     fn as_caller<T>(
         &self,
         cx: &Context<'_>,
         extras: Extras,
         make: impl FnMut() -> Result<T, Errno>,
     ) -> Result<T, Errno> {
-        let acting = ActingAs::caller(self.service, cx.caller, extras)?;
+        let ids = &self.options.identities;
+        let (user, group) = cx.caller.creator()?;
+        let member = extras.supplementary_group;
+        let creator = Creator {
+            user: ids.host_user(user)?,
+            group: ids.host_group(group)?,
+            supplementary_group: member.map(|group| ids.host_group(group)).transpose()?,
+        };
+        let acting = ActingAs::creator(self.service, creator)?;
         acting.make(make)
     }
 }

@@ -186,7 +186,7 @@ impl PassthroughFs {
             node: NodeId::from_raw(node.number),
             entry_validity: self.validity(),
             attr_validity: self.validity(),
-            attributes: attributes(stat, flags),
+            attributes: attributes(stat, &self.options.identities, flags),
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use rustix::thread::CapabilitySet;
+use virtiofs_hostfs::{IdMap, IdRange, IdRule};
 
 /// `--sandbox`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -284,33 +285,7 @@ fn check_range(first: u32, count: u32) -> Result<(), String> {
 
 /// One rule of `--translate-uid` or `--translate-gid`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Translation {
-    /// Which way it works.
-    pub kind: TranslationKind,
-    /// First id of the side that is translated.
-    pub source: u32,
-    /// First id it becomes; `None` for [`TranslationKind::ForbidGuest`].
-    pub destination: Option<u32>,
-    /// How many ids follow one another.
-    pub count: u32,
-}
-
-/// The six kinds of translation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TranslationKind {
-    /// Guest ids to host ids, one to one.
-    Guest,
-    /// Host ids to guest ids, one to one.
-    Host,
-    /// Guest ids to a single host id.
-    SquashGuest,
-    /// Host ids to a single guest id.
-    SquashHost,
-    /// Guest ids that may not be used.
-    ForbidGuest,
-    /// Both ways, one to one.
-    Map,
-}
+pub struct Translation(pub IdRule);
 
 impl FromStr for Translation {
     type Err = String;
@@ -322,40 +297,29 @@ impl FromStr for Translation {
                 .to_owned()
         };
         let (kind, numbers) = raw.split_once(':').ok_or_else(form)?;
-        let kind = match kind {
-            "guest" => TranslationKind::Guest,
-            "host" => TranslationKind::Host,
-            "squash-guest" => TranslationKind::SquashGuest,
-            "squash-host" => TranslationKind::SquashHost,
-            "forbid-guest" => TranslationKind::ForbidGuest,
-            "map" => TranslationKind::Map,
-            _ => return Err(form()),
-        };
         let numbers: Vec<u32> = numbers
             .split(':')
             .map(str::parse)
             .collect::<Result<_, _>>()
             .map_err(|_| form())?;
-        let (source, destination, count) = match (kind, &numbers[..]) {
-            (TranslationKind::ForbidGuest, &[source, count]) => (source, None, count),
-            (TranslationKind::ForbidGuest, _) => return Err(form()),
-            (_, &[source, destination, count]) => (source, Some(destination), count),
+        let rule = match (kind, &numbers[..]) {
+            ("forbid-guest", &[first, count]) => IdRule::ForbidGuest(IdRange { first, count }),
+            (_, &[first, to, count]) => {
+                let from = IdRange { first, count };
+                match kind {
+                    "guest" => IdRule::Guest(from, to),
+                    "host" => IdRule::Host(from, to),
+                    "squash-guest" => IdRule::SquashGuest(from, to),
+                    "squash-host" => IdRule::SquashHost(from, to),
+                    "map" => IdRule::Map(from, to),
+                    _ => return Err(form()),
+                }
+            }
             (_, _) => return Err(form()),
         };
-        check_range(source, count)?;
-        let squashes = matches!(
-            kind,
-            TranslationKind::SquashGuest | TranslationKind::SquashHost
-        );
-        if let Some(destination) = destination.filter(|_| !squashes) {
-            check_range(destination, count)?;
-        }
-        Ok(Self {
-            kind,
-            source,
-            destination,
-            count,
-        })
+        // Rules that make sense together are the plan's affair; one that makes none alone is a mistake.
+        IdMap::new([rule]).map_err(|why| why.to_string())?;
+        Ok(Self(rule))
     }
 }
 

@@ -41,6 +41,18 @@ fn what_cannot_be_done_is_refused_in_one_line() {
             "--shared-dir /d --fd 3 --inode-file-handles=mandatory",
             "not built yet",
         ),
+        (
+            "--shared-dir /d --fd 3 --translate-uid map:0:100:5 --translate-uid forbid-guest:4:1",
+            "--translate-uid: guest id 4 has more than one rule",
+        ),
+        (
+            "--shared-dir /d --fd 3 --translate-gid guest:1:0:4294967295",
+            "this one starts at 1 and holds 4294967295",
+        ),
+        (
+            "--shared-dir /d --fd 3 --translate-gid map:0:100:5 --posix-acl=auto",
+            "drop them or --posix-acl",
+        ),
         ("--shared-dir /d --fd 3 -o bogus", "unknown option 'bogus'"),
         (
             "--shared-dir /d --fd 3 --writeback --cache never",

@@ -3,6 +3,7 @@
 
 use super::*;
 use rustix::thread::CapabilitySet as Capability;
+use virtiofs_hostfs::{IdRange, IdRule};
 
 use crate::cli::values::LevelName as Level;
 use crate::compat;
@@ -19,6 +20,14 @@ enum Comes {
     Missing(&'static str),
 }
 use Comes::{Default, Effect, Missing, Warning};
+
+const fn range(first: u32, count: u32) -> IdRange {
+    IdRange { first, count }
+}
+
+fn users_by(plan: &Plan, rule: IdRule) -> bool {
+    plan.filesystem.identities.users == IdMap::new([rule]).unwrap()
+}
 
 const WITHOUT: &str = "--shared-dir /d --fd 3";
 
@@ -104,12 +113,13 @@ const ROWS: &[(&str, Comes)] = &[
     ("--uid-map :0:100:5:", Effect(|plan| plan.uid_map.len() == 1)),
     ("--uid-map :0:100:1: --uid-map :1:200:9:", Effect(|plan| plan.uid_map.len() == 2)),
     ("--gid-map :0:100:5:", Effect(|plan| plan.gid_map.len() == 1)),
-    ("--translate-uid guest:0:100:5", Missing("--translate-uid")),
-    ("--translate-uid host:0:100:5", Missing("--translate-uid")),
-    ("--translate-uid squash-guest:0:100:5", Missing("--translate-uid")),
-    ("--translate-uid squash-host:0:100:4294967295", Missing("--translate-uid")),
-    ("--translate-uid forbid-guest:0:4294967295", Missing("--translate-uid")),
-    ("--translate-gid map:0:100:5", Missing("--translate-gid")),
+    ("--translate-uid guest:0:100:5", Effect(|plan| users_by(plan, IdRule::Guest(range(0, 5), 100)))),
+    ("--translate-uid host:0:100:5", Effect(|plan| users_by(plan, IdRule::Host(range(0, 5), 100)))),
+    ("--translate-uid squash-guest:0:100:5", Effect(|plan| users_by(plan, IdRule::SquashGuest(range(0, 5), 100)))),
+    ("--translate-uid squash-host:0:100:4294967295", Effect(|plan| users_by(plan, IdRule::SquashHost(range(0, u32::MAX), 100)))),
+    ("--translate-uid forbid-guest:0:4294967295", Effect(|plan| users_by(plan, IdRule::ForbidGuest(range(0, u32::MAX))))),
+    ("--translate-uid map:0:100:5", Effect(|plan| users_by(plan, IdRule::Map(range(0, 5), 100)))),
+    ("--translate-gid map:0:100:5", Effect(|plan| plan.filesystem.identities.groups == IdMap::new([IdRule::Map(range(0, 5), 100)]).unwrap())),
     ("--thread-pool-size 0", Default),
     ("--thread-pool-size 4", Effect(|plan| plan.store_threads == 4)),
     ("--rlimit-nofile 0", Effect(|plan| plan.rlimit_nofile == Some(0))),
