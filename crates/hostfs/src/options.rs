@@ -53,6 +53,15 @@ pub enum DirectIo {
     PassedOn,
 }
 
+/// Whether a guest's `O_NOATIME` reaches the host (`--preserve-noatime`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoAtime {
+    /// The host keeps access times as it does for everybody.
+    Ignored,
+    /// Reading through such an open leaves them alone, where the host lets the daemon have that.
+    PassedOn,
+}
+
 /// Whether the guest sees extended attributes (`--xattr`, `--xattrmap`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum XattrPolicy {
@@ -90,6 +99,8 @@ pub struct Options {
     pub kill_privileges: KillPrivilegesV2,
     /// Whether `O_DIRECT` is passed on.
     pub direct_io: DirectIo,
+    /// Whether `O_NOATIME` is.
+    pub no_atime: NoAtime,
     /// Whether extended attributes are passed.
     pub xattr: XattrPolicy,
     /// Whether ACLs are.
@@ -114,6 +125,7 @@ impl Default for Options {
             submounts: Submounts::Announced,
             kill_privileges: KillPrivilegesV2::On,
             direct_io: DirectIo::Ignored,
+            no_atime: NoAtime::Ignored,
             xattr: XattrPolicy::Off,
             posix_acl: PosixAcl::Off,
             identities: Identities::default(),

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use kit::store::Store;
 use kit::{Guest, READ, READ_WRITE, ROOT, WRITE, make_fifo};
-use virtiofs_protocol::op::{Durability, Setattr, TimeChange, Whence};
-use virtiofs_protocol::{Errno, FallocateMode, FileOffset, Timestamp};
+use virtiofs_hostfs::{NoAtime, Options};
+use virtiofs_protocol::op::{Durability, Opendir, Setattr, TimeChange, Whence};
+use virtiofs_protocol::{Errno, FallocateMode, FileOffset, Filesystem, Timestamp};
 use virtiofs_testkit::bridge::share::{can_mount, skipped};
 use virtiofs_testkit::slowfs::{FILE, SlowFs};
 
@@ -346,4 +347,64 @@ fn the_hosts_root_is_a_share() {
     assert_eq!(guest.lookup(ROOT, "..").map(drop), Err(Errno::INVAL));
     let root = rustix::fs::statat(rustix::fs::CWD, "/", rustix::fs::AtFlags::empty()).unwrap();
     assert_eq!(guest.getattr(ROOT).unwrap().ino, root.st_ino);
+}
+
+/// Sets a time of access that any reading changes, where the mount keeps such times (relatime).
+fn long_ago(path: &Path) -> std::io::Result<()> {
+    let times = std::fs::FileTimes::new().set_accessed(std::time::UNIX_EPOCH);
+    std::fs::File::open(path)?.set_times(times)
+}
+
+fn was_accessed(path: &Path) -> bool {
+    path.metadata().is_ok_and(|stat| stat.atime() != 0)
+}
+
+#[test]
+fn access_times_stay_where_both_sides_want_that() {
+    let share = tempfile::tempdir().unwrap();
+    let path = |name: &str| share.path().join(name);
+    std::fs::write(path("file"), b"content").unwrap();
+    std::fs::create_dir(path("directory")).unwrap();
+    long_ago(&path("file")).unwrap();
+    std::fs::read(path("file")).unwrap();
+    if !was_accessed(&path("file")) {
+        skipped("needs a file system that keeps times of access");
+        return;
+    }
+    let asked = rustix::fs::OFlags::NOATIME.bits();
+    let rows = [
+        (NoAtime::PassedOn, READ_WRITE | asked, false),
+        (NoAtime::PassedOn, READ_WRITE, true),
+        (NoAtime::Ignored, READ_WRITE | asked, true),
+    ];
+    for (no_atime, flags, accessed) in rows {
+        let what = format!("{no_atime:?}, {flags:o}");
+        let options = Options {
+            no_atime,
+            ..Options::default()
+        };
+        let guest = Guest::with(share.path(), options);
+        let node = guest.lookup(ROOT, "file").unwrap().node;
+        let file = guest.open(node, flags).unwrap();
+        long_ago(&path("file")).unwrap();
+        guest.read(node, file, 0, 100).unwrap();
+        assert_eq!(was_accessed(&path("file")), accessed, "{what}: file");
+
+        let (made, file) = guest.create(ROOT, "made", flags).unwrap();
+        guest.write(made.node, file, 0, b"content").unwrap();
+        long_ago(&path("made")).unwrap();
+        guest.read(made.node, file, 0, 100).unwrap();
+        assert_eq!(was_accessed(&path("made")), accessed, "{what}: made");
+        guest.unlink(ROOT, "made").unwrap();
+
+        let node = guest.lookup(ROOT, "directory").unwrap().node;
+        let op = Opendir { guest_flags: flags };
+        let directory = guest.fs.opendir(&guest.cx(), node, op).unwrap().handle;
+        long_ago(&path("directory")).unwrap();
+        let names = kit::listing::Kind::Names;
+        guest
+            .readdir_bytes((node, directory), 0, 4096, names)
+            .unwrap();
+        assert_eq!(was_accessed(&path("directory")), accessed, "{what}: list");
+    }
 }

@@ -6,11 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use kit::{Guest, ROOT, WRITE, set_mode};
+use rustix::fs::OFlags;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{
     CapabilitySet, capabilities, set_capabilities, set_keep_capabilities, set_thread_groups,
     set_thread_res_gid, set_thread_res_uid,
 };
+use virtiofs_hostfs::{NoAtime, Options};
 use virtiofs_protocol::op::Extras;
 use virtiofs_protocol::{Caller, Errno};
 use virtiofs_testkit::bridge::share::skipped;
@@ -87,4 +89,20 @@ fn a_daemon_with_capabilities_that_is_not_root_does_not_switch() {
         );
     }
     assert_eq!(rustix::process::geteuid().as_raw(), DAEMON);
+}
+
+/// open(2): only the owner of a file may ask for O_NOATIME.
+#[test]
+fn a_daemon_that_may_not_leave_access_times_alone_opens_the_file() {
+    let Some(share) = share() else { return };
+    std::fs::write(share.path().join("of-root"), b"content").unwrap();
+    become_the_daemon().unwrap();
+    let options = Options {
+        no_atime: NoAtime::PassedOn,
+        ..Options::default()
+    };
+    let guest = Guest::with(share.path(), options);
+    let node = guest.lookup(ROOT, "of-root").unwrap().node;
+    let file = guest.open(node, OFlags::NOATIME.bits()).unwrap();
+    assert_eq!(guest.read(node, file, 0, 100).unwrap(), b"content");
 }

@@ -151,6 +151,17 @@ fn of_the_flags_of_open_only_some_reach_the_host() -> Result<()> {
         (&[], O_RDWR | O_SYNC, O_RDWR | O_SYNC),
         (&["--allow-direct-io"], O_RDWR | O_DIRECT, O_RDWR | O_DIRECT),
         (&["--writeback"], O_WRONLY, O_RDWR),
+        (
+            &["--preserve-noatime"],
+            O_RDONLY | O_NOATIME,
+            O_RDONLY | O_NOATIME,
+        ),
+        (&["--preserve-noatime"], O_RDWR, O_RDWR),
+        (
+            &["--preserve-noatime", "--allow-direct-io"],
+            O_RDWR | O_NOATIME | O_DIRECT,
+            O_RDWR | O_NOATIME | O_DIRECT,
+        ),
     ];
     for (arguments, asked, want) in rows {
         // Not in memory: tmpfs takes no O_DIRECT on older kernels.

@@ -116,7 +116,7 @@ pub struct ShareArgs {
     #[arg(long, overrides_with = "announce_submounts")]
     pub no_announce_submounts: bool,
 
-    /// Leave access times alone when the guest reads
+    /// Leave access times alone when the guest reads what it opened with O_NOATIME
     #[arg(long)]
     pub preserve_noatime: bool,
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use virtiofs_device::Polling;
 use virtiofs_hostfs::{
-    CachePolicy, DirectIo, IdMap, Identities, KillPrivilegesV2, PosixAcl, ReaddirPlus, Submounts,
-    Writeback, XattrPolicy, XattrRules,
+    CachePolicy, DirectIo, IdMap, Identities, KillPrivilegesV2, NoAtime, PosixAcl, ReaddirPlus,
+    Submounts, Writeback, XattrPolicy, XattrRules,
 };
 use virtiofs_protocol::{Access, SessionOptions, Validity};
 
@@ -198,7 +198,6 @@ fn refuse_what_is_missing(cli: &Cli) -> Result<(), PlanError> {
             "--inode-file-handles=mandatory",
             cli.share.inode_file_handles == Some(FileHandlesName::Mandatory),
         ),
-        ("--preserve-noatime", cli.share.preserve_noatime),
         ("--casefold", cli.share.casefold.is_some()),
         ("--migration-mode", cli.migration.migration_mode.is_some()),
         (
@@ -330,6 +329,11 @@ fn filesystem(cli: &Cli) -> Result<virtiofs_hostfs::Options, PlanError> {
             DirectIo::PassedOn
         } else {
             DirectIo::Ignored
+        },
+        no_atime: if cli.share.preserve_noatime {
+            NoAtime::PassedOn
+        } else {
+            NoAtime::Ignored
         },
         xattr: xattr(&cli.attributes)?,
         posix_acl: match cli.attributes.posix_acl {

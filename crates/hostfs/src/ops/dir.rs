@@ -23,12 +23,13 @@ impl PassthroughFs {
         &self,
         cx: &Context<'_>,
         node: NodeId,
-        _op: Opendir,
+        op: Opendir,
     ) -> Outcome<Opened> {
         let (_, held) = self.directory(cx, node)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let descriptor =
             self.retried(|| sys::reopen(self.root.proc_self_fd.as_fd(), held.as_fd(), flags))?;
+        self.leave_atime_alone(descriptor.as_fd(), op.guest_flags);
         let directory = OpenDirectory {
             node,
             descriptor,

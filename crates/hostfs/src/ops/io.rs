@@ -1,9 +1,9 @@
 //! OPEN, READ, WRITE, FLUSH and RELEASE.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl};
 use virtiofs_protocol::op::{
     Flush, KillPrivileges, Open, OpenOptions, Read, Release, Write, WriteOrigin,
 };
@@ -17,7 +17,7 @@ use crate::acting_as::WithoutSetid;
 use crate::handle::{Handle, OpenFile, Placement};
 use crate::inode::Node;
 use crate::ops::{may_take_long, sleeps};
-use crate::options::DirectIo;
+use crate::options::{DirectIo, NoAtime};
 use crate::sys;
 use crate::sys::raw::{IOV_MAX, RWF_APPEND, RWF_NOWAIT, RwFlags, preadv2, pwritev2};
 
@@ -90,6 +90,7 @@ impl PassthroughFs {
         descriptor: OwnedFd,
         guest_flags: u32,
     ) -> Result<Opened, Errno> {
+        self.leave_atime_alone(descriptor.as_fd(), guest_flags);
         let appends = OFlags::from_bits_retain(guest_flags).contains(OFlags::APPEND);
         // With a write-back cache the guest knows the size, and its offsets are exact.
         let writeback = cx.negotiated.flags.contains(InitFlags::WRITEBACK_CACHE);
@@ -110,6 +111,22 @@ impl PassthroughFs {
             flags |= FopenFlags::PARALLEL_DIRECT_WRITES;
         }
         Ok(Opened { handle, flags })
+    }
+
+    /// Asks the host to leave the time of access alone, where guest and operator want that.
+    ///
+    /// After opening, because the host lets only the owner and CAP_FOWNER ask for it: a daemon that
+    /// may not (EPERM) has opened the file all the same, and its time of access is kept as for
+    /// everybody. The guest's own kernel has asked whether its caller is the owner.
+    pub(crate) fn leave_atime_alone(&self, open: BorrowedFd<'_>, guest_flags: u32) {
+        let asked = OFlags::from_bits_retain(guest_flags).contains(OFlags::NOATIME);
+        if !asked || self.options.no_atime == NoAtime::Ignored {
+            return;
+        }
+        let set = fcntl_getfl(open).and_then(|flags| fcntl_setfl(open, flags | OFlags::NOATIME));
+        if let Err(errno) = set {
+            tracing::debug!("times of access are kept: the host refuses O_NOATIME: {errno}");
+        }
     }
 
     pub(crate) fn op_read(

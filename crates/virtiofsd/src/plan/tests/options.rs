@@ -40,7 +40,7 @@ const ROWS: &[(&str, Comes)] = &[
     ("--announce-submounts", Default),
     ("-o announce_submounts", Default),
     ("--no-announce-submounts", Effect(|plan| plan.filesystem.submounts == Submounts::Hidden)),
-    ("--preserve-noatime", Missing("--preserve-noatime")),
+    ("--preserve-noatime", Effect(|plan| plan.filesystem.no_atime == NoAtime::PassedOn)),
     ("--casefold ascii", Missing("--casefold")),
     ("--casefold unicode", Missing("--casefold")),
     ("--inode-file-handles=never", Default),
