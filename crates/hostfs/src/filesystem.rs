@@ -9,7 +9,9 @@ use virtiofs_protocol::{
 };
 
 use crate::PassthroughFs;
-use crate::options::{KillPrivilegesV2, PosixAcl, ReaddirPlus, Submounts, Writeback};
+use crate::options::{
+    KillPrivilegesV2, PosixAcl, ReaddirPlus, SharedMappings, Submounts, Writeback,
+};
 
 /// What ACLs take: the umask, which a default ACL replaces, is then applied here.
 const POSIX_ACLS: InitFlags = InitFlags::POSIX_ACL
@@ -37,7 +39,10 @@ impl Filesystem for PassthroughFs {
         if options.kill_privileges == KillPrivilegesV2::On {
             wanted |= InitFlags::HANDLE_KILLPRIV_V2;
         }
-        if self.options.posix_acl != PosixAcl::Off {
+        if options.shared_mappings == SharedMappings::Always {
+            wanted |= InitFlags::DIRECT_IO_ALLOW_MMAP;
+        }
+        if options.posix_acl != PosixAcl::Off {
             wanted |= POSIX_ACLS;
         }
         wanted

@@ -38,8 +38,8 @@ mod xattr_rules;
 pub use cache::CachePolicy;
 pub use idmap::{BadIdRules, IdMap, IdRange, IdRule, Identities};
 pub use options::{
-    DirectIo, KillPrivilegesV2, NoAtime, Options, PosixAcl, ReaddirPlus, Submounts, Writeback,
-    XattrPolicy,
+    DirectIo, KillPrivilegesV2, NoAtime, Options, PosixAcl, ReaddirPlus, SharedMappings, Submounts,
+    Writeback, XattrPolicy,
 };
 pub use root::SharedRoot;
 pub use xattr_rules::{BadXattrMap, XattrRules};

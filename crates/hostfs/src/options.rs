@@ -62,6 +62,15 @@ pub enum NoAtime {
     PassedOn,
 }
 
+/// Whether files that the guest does not cache can be mapped shared (`--allow-mmap`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedMappings {
+    /// Only where file contents are cached.
+    WithCache,
+    /// Everywhere: the pages of a mapping are then cached for as long as it lasts.
+    Always,
+}
+
 /// Whether the guest sees extended attributes (`--xattr`, `--xattrmap`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum XattrPolicy {
@@ -99,7 +108,9 @@ pub struct Options {
     pub kill_privileges: KillPrivilegesV2,
     /// Whether `O_DIRECT` is passed on.
     pub direct_io: DirectIo,
-    /// Whether `O_NOATIME` is.
+    /// Whether files can be mapped shared.
+    pub shared_mappings: SharedMappings,
+    /// Whether `O_NOATIME` is passed on.
     pub no_atime: NoAtime,
     /// Whether extended attributes are passed.
     pub xattr: XattrPolicy,
@@ -125,6 +136,7 @@ impl Default for Options {
             submounts: Submounts::Announced,
             kill_privileges: KillPrivilegesV2::On,
             direct_io: DirectIo::Ignored,
+            shared_mappings: SharedMappings::WithCache,
             no_atime: NoAtime::Ignored,
             xattr: XattrPolicy::Off,
             posix_acl: PosixAcl::Off,

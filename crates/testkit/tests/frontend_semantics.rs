@@ -69,6 +69,12 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
         (&["--no-announce-submounts"], 0, flag::SUBMOUNTS),
         (&["--no-killpriv-v2"], 0, flag::HANDLE_KILLPRIV_V2),
         (&["--posix-acl=auto"], acls, 0),
+        (&["--cache=never"], 0, flag::DIRECT_IO_ALLOW_MMAP),
+        (
+            &["--cache=never", "--allow-mmap"],
+            flag::DIRECT_IO_ALLOW_MMAP,
+            0,
+        ),
     ];
     for (arguments, agreed, refused) in rows {
         let share = tempfile::tempdir()?;

@@ -61,6 +61,11 @@ fn fsx_finds_every_byte_without_a_cache() -> Result<()> {
 }
 
 #[test]
+fn fsx_finds_every_byte_that_is_mapped_without_a_cache() -> Result<()> {
+    run_with(Mapping::Works, &["--cache", "never", "--allow-mmap"])
+}
+
+#[test]
 fn fsx_finds_every_byte_with_write_back() -> Result<()> {
     run_with(Mapping::Works, &["--cache", "always", "--writeback"])
 }

@@ -192,7 +192,7 @@ pub struct CachingArgs {
     #[arg(long, hide = true, overrides_with = "allow_direct_io")]
     pub no_allow_direct_io: bool,
 
-    /// Let the guest map files shared although it does not cache them
+    /// Let the guest map files shared although it does not cache them, for shares that nobody else changes
     #[arg(long)]
     pub allow_mmap: bool,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use virtiofs_device::Polling;
 use virtiofs_hostfs::{
     CachePolicy, DirectIo, IdMap, Identities, KillPrivilegesV2, NoAtime, PosixAcl, ReaddirPlus,
-    Submounts, Writeback, XattrPolicy, XattrRules,
+    SharedMappings, Submounts, Writeback, XattrPolicy, XattrRules,
 };
 use virtiofs_protocol::{Access, SessionOptions, Validity};
 
@@ -189,7 +189,6 @@ fn refuse_what_is_missing(cli: &Cli) -> Result<(), PlanError> {
         ),
         ("--flock", cli.locking.flock),
         ("--posix-lock", cli.locking.posix_lock),
-        ("--allow-mmap", cli.caching.allow_mmap),
         (
             "--cache adaptive",
             cli.caching.cache == Some(CacheName::Adaptive),
@@ -329,6 +328,11 @@ fn filesystem(cli: &Cli) -> Result<virtiofs_hostfs::Options, PlanError> {
             DirectIo::PassedOn
         } else {
             DirectIo::Ignored
+        },
+        shared_mappings: if caching.allow_mmap {
+            SharedMappings::Always
+        } else {
+            SharedMappings::WithCache
         },
         no_atime: if cli.share.preserve_noatime {
             NoAtime::PassedOn

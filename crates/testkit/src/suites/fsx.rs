@@ -9,7 +9,8 @@ use anyhow::Result;
 pub enum Mapping {
     /// It can.
     Works,
-    /// Without a cache there is nothing to map: mmap is ENODEV (fuse_file_mmap).
+    /// Without a cache there is nothing to map, unless DIRECT_IO_ALLOW_MMAP was agreed on: mmap is
+    /// ENODEV (fuse_file_mmap).
     Refused,
 }
 

@@ -67,7 +67,7 @@ const ROWS: &[(&str, Comes)] = &[
     ("--allow-direct-io", Effect(|plan| plan.filesystem.direct_io == DirectIo::PassedOn)),
     ("-o allow_direct_io", Effect(|plan| plan.filesystem.direct_io == DirectIo::PassedOn)),
     ("-o no_allow_direct_io", Default),
-    ("--allow-mmap", Missing("--allow-mmap")),
+    ("--allow-mmap", Effect(|plan| plan.filesystem.shared_mappings == SharedMappings::Always)),
     ("--xattr", Effect(|plan| plan.filesystem.xattr != XattrPolicy::Off)),
     ("-o xattr", Effect(|plan| plan.filesystem.xattr != XattrPolicy::Off)),
     ("-o xattr,no_xattr", Default),
