@@ -26,34 +26,63 @@ enum Pages {
     Keep,
 }
 
+/// Whether the guest asks for a symlink's target once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Targets {
+    /// The host is asked each time.
+    Asked,
+    /// A target is kept with its inode. No system call changes it: what the host puts in its place
+    /// is another inode, found when the name is looked up again.
+    Kept,
+}
+
 const DAY_SECS: u64 = 86_400;
 
+/// What a policy says.
+struct Row {
+    validity_secs: u64,
+    pages: Pages,
+    readdirplus: bool,
+    targets: Targets,
+}
+
 impl CachePolicy {
-    fn row(self) -> (u64, Pages, bool) {
-        match self {
-            Self::Never => (0, Pages::Bypass, false),
-            Self::Metadata => (DAY_SECS, Pages::Bypass, true),
-            Self::Auto => (1, Pages::UntilNextOpen, true),
-            Self::Always => (DAY_SECS, Pages::Keep, true),
+    fn row(self) -> Row {
+        let (validity_secs, pages, readdirplus, targets) = match self {
+            Self::Never => (0, Pages::Bypass, false, Targets::Asked),
+            Self::Metadata => (DAY_SECS, Pages::Bypass, true, Targets::Kept),
+            Self::Auto => (1, Pages::UntilNextOpen, true, Targets::Kept),
+            Self::Always => (DAY_SECS, Pages::Keep, true, Targets::Kept),
+        };
+        Row {
+            validity_secs,
+            pages,
+            readdirplus,
+            targets,
         }
     }
 
     /// How long names and attributes hold.
     pub(crate) fn validity(self) -> Validity {
         Validity {
-            secs: self.row().0,
+            secs: self.row().validity_secs,
             nanos: 0,
         }
     }
 
     /// Whether listing a directory looks its names up as well.
     pub(crate) fn readdirplus(self) -> bool {
-        self.row().2
+        self.row().readdirplus
+    }
+
+    /// What happens to the targets of symlinks in the guest.
+    pub(crate) fn targets(self) -> Targets {
+        self.row().targets
     }
 
     /// How the guest treats a file it opened.
     pub(crate) fn file_flags(self) -> FopenFlags {
-        match self.row().1 {
+        match self.row().pages {
             Pages::Bypass => FopenFlags::DIRECT_IO,
             Pages::UntilNextOpen => FopenFlags::empty(),
             Pages::Keep => FopenFlags::KEEP_CACHE,
@@ -62,7 +91,7 @@ impl CachePolicy {
 
     /// How the guest treats a directory it opened.
     pub(crate) fn directory_flags(self) -> FopenFlags {
-        match self.row().1 {
+        match self.row().pages {
             Pages::Bypass | Pages::UntilNextOpen => FopenFlags::empty(),
             Pages::Keep => FopenFlags::KEEP_CACHE | FopenFlags::CACHE_DIR,
         }
@@ -76,12 +105,37 @@ mod tests {
     #[test]
     fn each_policy_has_its_row() {
         let cases = [
-            (CachePolicy::Never, 0, FopenFlags::DIRECT_IO, false),
-            (CachePolicy::Metadata, 86_400, FopenFlags::DIRECT_IO, true),
-            (CachePolicy::Auto, 1, FopenFlags::empty(), true),
-            (CachePolicy::Always, 86_400, FopenFlags::KEEP_CACHE, true),
+            (
+                CachePolicy::Never,
+                0,
+                FopenFlags::DIRECT_IO,
+                false,
+                Targets::Asked,
+            ),
+            (
+                CachePolicy::Metadata,
+                86_400,
+                FopenFlags::DIRECT_IO,
+                true,
+                Targets::Kept,
+            ),
+            (
+                CachePolicy::Auto,
+                1,
+                FopenFlags::empty(),
+                true,
+                Targets::Kept,
+            ),
+            (
+                CachePolicy::Always,
+                86_400,
+                FopenFlags::KEEP_CACHE,
+                true,
+                Targets::Kept,
+            ),
         ];
-        for (policy, secs, flags, plus) in cases {
+        for (policy, secs, flags, plus, targets) in cases {
+            assert_eq!(policy.targets(), targets);
             assert_eq!(policy.validity().secs, secs);
             assert_eq!(policy.file_flags(), flags);
             assert_eq!(policy.readdirplus(), plus);

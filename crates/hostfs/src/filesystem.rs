@@ -9,6 +9,7 @@ use virtiofs_protocol::{
 };
 
 use crate::PassthroughFs;
+use crate::cache::Targets;
 use crate::options::{
     KillPrivilegesV2, PosixAcl, ReaddirPlus, SharedMappings, Submounts, Writeback,
 };
@@ -38,6 +39,9 @@ impl Filesystem for PassthroughFs {
         }
         if options.kill_privileges == KillPrivilegesV2::On {
             wanted |= InitFlags::HANDLE_KILLPRIV_V2;
+        }
+        if options.cache.targets() == Targets::Kept && !self.is_slow() {
+            wanted |= InitFlags::CACHE_SYMLINKS;
         }
         if options.shared_mappings == SharedMappings::Always {
             wanted |= InitFlags::DIRECT_IO_ALLOW_MMAP;

@@ -48,7 +48,7 @@ use std::ffi::CString;
 use std::os::fd::AsFd;
 
 use rustix::fs::FileType;
-use virtiofs_protocol::Errno;
+use virtiofs_protocol::{Errno, NodeId};
 
 use acting_as::Service;
 use handle::Handles;
@@ -113,6 +113,12 @@ impl PassthroughFs {
             descriptor: Some(descriptor),
         })?;
         Ok(())
+    }
+
+    /// Whether the share itself lies on a network or FUSE store, where another inode may look the same.
+    fn is_slow(&self) -> bool {
+        let root = self.inodes.get(NodeId::ROOT);
+        root.is_ok_and(|root| root.value.mount.slow)
     }
 
     /// How many inodes hold a descriptor of their own, the root included. Looks at all.

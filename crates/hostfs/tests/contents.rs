@@ -12,7 +12,7 @@ use kit::store::Store;
 use kit::{Guest, READ, READ_WRITE, ROOT, WRITE, make_fifo};
 use virtiofs_hostfs::{NoAtime, Options};
 use virtiofs_protocol::op::{Durability, Opendir, Setattr, TimeChange, Whence};
-use virtiofs_protocol::{Errno, FallocateMode, FileOffset, Filesystem, Timestamp};
+use virtiofs_protocol::{Errno, FallocateMode, FileOffset, Filesystem, InitFlags, Timestamp};
 use virtiofs_testkit::bridge::share::{can_mount, skipped};
 use virtiofs_testkit::slowfs::{FILE, SlowFs};
 
@@ -407,4 +407,18 @@ fn access_times_stay_where_both_sides_want_that() {
             .unwrap();
         assert_eq!(was_accessed(&path("directory")), accessed, "{what}: list");
     }
+}
+
+/// On a FUSE store another symlink may come with the same number, and no birth tells it apart.
+#[test]
+fn targets_of_symlinks_are_not_kept_where_another_inode_may_look_the_same() {
+    let share = tempfile::tempdir().unwrap();
+    let offered = |path| Guest::on(path).negotiated.flags;
+    assert!(offered(share.path()).contains(InitFlags::CACHE_SYMLINKS));
+    if !can_mount() {
+        skipped("needs root and /dev/fuse");
+        return;
+    }
+    let _slow = SlowFs::mount(share.path()).unwrap();
+    assert!(!offered(share.path()).contains(InitFlags::CACHE_SYMLINKS));
 }

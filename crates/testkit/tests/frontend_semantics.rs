@@ -58,12 +58,12 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
     let rows: &[(&[&str], u64, u64)] = &[
         (
             &[],
-            plus | flag::SUBMOUNTS | flag::HANDLE_KILLPRIV_V2,
+            plus | flag::SUBMOUNTS | flag::HANDLE_KILLPRIV_V2 | flag::CACHE_SYMLINKS,
             acls | flag::WRITEBACK_CACHE,
         ),
-        (&["--cache=never"], 0, plus),
-        (&["--cache=metadata"], plus, 0),
-        (&["--cache=always"], plus, 0),
+        (&["--cache=never"], 0, plus | flag::CACHE_SYMLINKS),
+        (&["--cache=metadata"], plus | flag::CACHE_SYMLINKS, 0),
+        (&["--cache=always"], plus | flag::CACHE_SYMLINKS, 0),
         (&["--no-readdirplus"], 0, plus),
         (&["--writeback"], flag::WRITEBACK_CACHE, 0),
         (&["--no-announce-submounts"], 0, flag::SUBMOUNTS),

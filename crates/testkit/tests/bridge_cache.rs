@@ -1,0 +1,93 @@
+//! What the host's own kernel keeps of a share, by cache policy.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use rustix::process::Signal;
+use virtiofs_testkit::bridge::BridgeOptions;
+use virtiofs_testkit::bridge::share::{BridgedShare, Tmpfs, can_mount, skipped};
+use virtiofs_testkit::frontend::Launch;
+
+/// Longer than `auto` lets anything hold.
+const OVER_A_SECOND: Duration = Duration::from_millis(1100);
+
+/// A directory on tmpfs, and the same as the share shows it; `None` after saying that it was skipped.
+fn share(arguments: &[&str]) -> Result<Option<(Tmpfs, BridgedShare)>> {
+    if !can_mount() {
+        skipped("needs root and /dev/fuse");
+        return Ok(None);
+    }
+    let shared = Tmpfs::new()?;
+    let launch = arguments
+        .iter()
+        .fold(Launch::new(shared.path()), |launch, argument| {
+            launch.arg(*argument)
+        });
+    let options = BridgeOptions {
+        limit: Duration::from_secs(10),
+        ..BridgeOptions::default()
+    };
+    let share = BridgedShare::start(launch, &options)?;
+    Ok(Some((shared, share)))
+}
+
+fn points_to(path: &Path) -> Result<PathBuf> {
+    Ok(fs::read_link(path)?)
+}
+
+#[test]
+fn a_symlink_that_the_host_replaces_is_seen_as_soon_as_its_name_is_looked_up_again() -> Result<()> {
+    let rows = [
+        ("never", Duration::ZERO, "second"),
+        ("auto", OVER_A_SECOND, "second"),
+        // Whoever chose this said that nobody else changes the share.
+        ("always", OVER_A_SECOND, "first"),
+        ("metadata", OVER_A_SECOND, "first"),
+    ];
+    for (policy, pause, seen) in rows {
+        let Some((shared, share)) = share(&["--cache", policy])? else {
+            return Ok(());
+        };
+        let (here, there) = (share.path().join("link"), shared.path().join("link"));
+        symlink("first", &there)?;
+        ensure!(points_to(&here)? == Path::new("first"), "{policy}");
+        fs::remove_file(&there)?;
+        symlink("second", &there)?;
+        std::thread::sleep(pause);
+        ensure!(points_to(&here)? == Path::new(seen), "{policy}");
+        share.finish()?;
+    }
+    Ok(())
+}
+
+/// A daemon that is stopped answers nothing: what is still answered is the guest's own.
+fn without_the_daemon<T>(
+    share: &mut BridgedShare,
+    ask: impl FnOnce(&Path) -> Result<T>,
+) -> Result<T> {
+    let path = share.path().to_owned();
+    let daemon = share.daemon();
+    daemon.signal(Signal::STOP)?;
+    let asked = Instant::now();
+    // A question that does reach the daemon waits until the bridge gives it up.
+    let answer = ask(&path);
+    let took = asked.elapsed();
+    daemon.signal(Signal::CONT)?;
+    ensure!(took < Duration::from_secs(5), "the daemon was asked");
+    answer
+}
+
+#[test]
+fn the_target_of_a_symlink_is_asked_for_once() -> Result<()> {
+    let Some((shared, mut share)) = share(&["--cache", "always"])? else {
+        return Ok(());
+    };
+    symlink("target", shared.path().join("link"))?;
+    ensure!(points_to(&share.path().join("link"))? == Path::new("target"));
+    let target = without_the_daemon(&mut share, |path| points_to(&path.join("link")))?;
+    ensure!(target == Path::new("target"));
+    share.finish()
+}
