@@ -41,6 +41,9 @@ const DAY_SECS: u64 = 86_400;
 /// What a policy says.
 struct Row {
     validity_secs: u64,
+    /// How long a name may be thought free; 0 asks the host each time, so that a guest which waits
+    /// for a file that the host is going to make sees it.
+    absence_secs: u64,
     pages: Pages,
     readdirplus: bool,
     targets: Targets,
@@ -48,14 +51,15 @@ struct Row {
 
 impl CachePolicy {
     fn row(self) -> Row {
-        let (validity_secs, pages, readdirplus, targets) = match self {
-            Self::Never => (0, Pages::Bypass, false, Targets::Asked),
-            Self::Metadata => (DAY_SECS, Pages::Bypass, true, Targets::Kept),
-            Self::Auto => (1, Pages::UntilNextOpen, true, Targets::Kept),
-            Self::Always => (DAY_SECS, Pages::Keep, true, Targets::Kept),
+        let (validity_secs, absence_secs, pages, readdirplus, targets) = match self {
+            Self::Never => (0, 0, Pages::Bypass, false, Targets::Asked),
+            Self::Metadata => (DAY_SECS, 0, Pages::Bypass, true, Targets::Kept),
+            Self::Auto => (1, 0, Pages::UntilNextOpen, true, Targets::Kept),
+            Self::Always => (DAY_SECS, DAY_SECS, Pages::Keep, true, Targets::Kept),
         };
         Row {
             validity_secs,
+            absence_secs,
             pages,
             readdirplus,
             targets,
@@ -68,6 +72,12 @@ impl CachePolicy {
             secs: self.row().validity_secs,
             nanos: 0,
         }
+    }
+
+    /// How long the guest may think that nothing stands under a name; `None` where it asks each time.
+    pub(crate) fn absence(self) -> Option<Validity> {
+        let secs = self.row().absence_secs;
+        (secs > 0).then_some(Validity { secs, nanos: 0 })
     }
 
     /// Whether listing a directory looks its names up as well.
@@ -104,38 +114,23 @@ mod tests {
 
     #[test]
     fn each_policy_has_its_row() {
+        use Targets::{Asked, Kept};
+        let direct = FopenFlags::DIRECT_IO;
+        let keep = FopenFlags::KEEP_CACHE;
+        let none = FopenFlags::empty();
         let cases = [
-            (
-                CachePolicy::Never,
-                0,
-                FopenFlags::DIRECT_IO,
-                false,
-                Targets::Asked,
-            ),
-            (
-                CachePolicy::Metadata,
-                86_400,
-                FopenFlags::DIRECT_IO,
-                true,
-                Targets::Kept,
-            ),
-            (
-                CachePolicy::Auto,
-                1,
-                FopenFlags::empty(),
-                true,
-                Targets::Kept,
-            ),
+            (CachePolicy::Never, (0, None), (direct, false, Asked)),
+            (CachePolicy::Metadata, (86_400, None), (direct, true, Kept)),
+            (CachePolicy::Auto, (1, None), (none, true, Kept)),
             (
                 CachePolicy::Always,
-                86_400,
-                FopenFlags::KEEP_CACHE,
-                true,
-                Targets::Kept,
+                (86_400, Some(86_400)),
+                (keep, true, Kept),
             ),
         ];
-        for (policy, secs, flags, plus, targets) in cases {
+        for (policy, (secs, absence_secs), (flags, plus, targets)) in cases {
             assert_eq!(policy.targets(), targets);
+            assert_eq!(policy.absence().map(|held| held.secs), absence_secs);
             assert_eq!(policy.validity().secs, secs);
             assert_eq!(policy.file_flags(), flags);
             assert_eq!(policy.readdirplus(), plus);

@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt;
 
 use kit::store::Store;
 use kit::{Guest, READ, READ_WRITE, ROOT};
-use virtiofs_protocol::{Errno, NodeId, RenameFlags};
+use virtiofs_hostfs::{CachePolicy, Options};
+use virtiofs_protocol::{Errno, NodeId, RenameFlags, Validity};
 
 const PLAIN: RenameFlags = RenameFlags::empty();
 
@@ -290,5 +291,33 @@ fn directories_that_the_host_turned_inside_out_and_removed_are_gone_and_no_more(
     for node in [a, b] {
         assert_eq!(guest.getattr(node).map(drop), Err(Errno::STALE));
         assert_eq!(guest.mkdir(node, "new").map(drop), Err(Errno::STALE));
+    }
+}
+
+/// Each row: policy, `-o timeout=` in seconds, and how long a name that is free may be thought so.
+#[test]
+fn names_that_are_free_are_told_by_policy_and_timeout() {
+    let rows = [
+        (CachePolicy::Auto, None, None),
+        (CachePolicy::Metadata, Some(7), None),
+        (CachePolicy::Always, None, Some(86_400)),
+        (CachePolicy::Always, Some(7), Some(7)),
+        (CachePolicy::Always, Some(0), None),
+    ];
+    let share = tempfile::tempdir().unwrap();
+    for (cache, timeout, told) in rows {
+        let validity = timeout.map(|secs| Validity { secs, nanos: 0 });
+        let options = Options {
+            cache,
+            validity,
+            ..Options::default()
+        };
+        let guest = Guest::with(share.path(), options);
+        let answer = guest.lookup(ROOT, "free").map(|entry| {
+            assert_eq!(entry.node.raw(), 0, "{cache:?}");
+            entry.entry_validity.secs
+        });
+        assert_eq!(answer, told.ok_or(Errno::NOENT), "{cache:?}, {timeout:?}");
+        assert_eq!(guest.fs.known_inodes(), 1);
     }
 }

@@ -87,6 +87,18 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Nothing stands under the name, and the guest need not ask again for so long.
+    ///
+    /// Node 0 is what FUSE says it with (`fuse_lookup_name`, linux/fs/fuse/dir.c); no lookup is counted.
+    pub fn absent(validity: Validity) -> Self {
+        Self {
+            node: NodeId::from_raw(0),
+            entry_validity: validity,
+            attr_validity: Validity::default(),
+            attributes: Attributes::default(),
+        }
+    }
+
     pub(crate) fn to_wire(self) -> abi::EntryOut {
         abi::EntryOut {
             nodeid: self.node.raw().into(),

@@ -91,3 +91,40 @@ fn the_target_of_a_symlink_is_asked_for_once() -> Result<()> {
     ensure!(target == Path::new("target"));
     share.finish()
 }
+
+#[test]
+fn a_guest_that_waits_for_a_file_of_the_host_sees_it_unless_everything_is_cached() -> Result<()> {
+    let rows = [
+        ("never", true),
+        ("metadata", true),
+        ("auto", true),
+        ("always", false),
+    ];
+    for (policy, seen) in rows {
+        let Some((shared, share)) = share(&["--cache", policy])? else {
+            return Ok(());
+        };
+        let (here, there) = (share.path().join("file"), shared.path().join("file"));
+        ensure!(!here.try_exists()?, "{policy}");
+        fs::write(&there, b"content")?;
+        ensure!(here.try_exists()? == seen, "{policy}");
+        share.finish()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_name_that_is_free_is_asked_for_once_and_taken_by_who_makes_it() -> Result<()> {
+    let Some((shared, mut share)) = share(&["--cache", "always"])? else {
+        return Ok(());
+    };
+    ensure!(!share.path().join("name").try_exists()?);
+    let there = without_the_daemon(&mut share, |path| Ok(path.join("name").try_exists()?))?;
+    ensure!(!there);
+    fs::write(share.path().join("name"), b"content")?;
+    ensure!(fs::read(shared.path().join("name"))? == b"content");
+    fs::rename(share.path().join("name"), share.path().join("other"))?;
+    ensure!(!share.path().join("name").try_exists()?);
+    ensure!(fs::read(share.path().join("other"))? == b"content");
+    share.finish()
+}

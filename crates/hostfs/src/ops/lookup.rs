@@ -34,7 +34,10 @@ impl PassthroughFs {
         match op.name {
             LookupName::Name(name) => {
                 let (parent, directory) = self.directory(cx, parent)?;
-                Ok(self.find(cx, &parent, directory.as_fd(), name)?)
+                match self.find(cx, &parent, directory.as_fd(), name) {
+                    Err(Refusal::Errno(Errno::NOENT)) => self.absent(),
+                    found => found,
+                }
             }
             // Sent only where EXPORT_SUPPORT was negotiated, which is not offered.
             LookupName::Myself | LookupName::Parent => Err(Refusal::Errno(Errno::INVAL)),
@@ -187,6 +190,16 @@ impl PassthroughFs {
             entry_validity: self.validity(),
             attr_validity: self.validity(),
             attributes: attributes(stat, &self.options.identities, flags),
+        }
+    }
+
+    /// Nothing stands under a name: for a while, where the policy lets the guest believe that.
+    fn absent(&self) -> Outcome<Entry> {
+        let stated = |absence| self.options.validity.unwrap_or(absence);
+        let absence = self.options.cache.absence().map(stated);
+        match absence.filter(|absence| *absence != Validity::default()) {
+            Some(absence) => Ok(Entry::absent(absence)),
+            None => Err(Refusal::Errno(Errno::NOENT)),
         }
     }
 
