@@ -1,5 +1,7 @@
 //! Cache policies: one table from which validity, open flags and readdirplus derive.
 
+use std::time::{Duration, SystemTime};
+
 use virtiofs_protocol::{FopenFlags, Validity};
 
 /// How much the guest caches (`--cache`).
@@ -13,6 +15,17 @@ pub enum CachePolicy {
     Auto,
     /// Everything: for shares that nobody else changes.
     Always,
+    /// As [`Self::Auto`], but names and attributes hold the longer the longer a file was left alone.
+    Adaptive,
+}
+
+/// How long names and attributes hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holds {
+    /// So many seconds.
+    Secs(u64),
+    /// A tenth of the time since the last change, within bounds.
+    ByAge,
 }
 
 /// What happens to a file's pages in the guest.
@@ -38,9 +51,13 @@ pub(crate) enum Targets {
 
 const DAY_SECS: u64 = 86_400;
 
+/// Bounds of [`Holds::ByAge`]: what `auto` gives, and what a user may wait for a change of the host to show.
+const LEAST: Duration = Duration::from_secs(1);
+const MOST: Duration = Duration::from_secs(60);
+
 /// What a policy says.
 struct Row {
-    validity_secs: u64,
+    holds: Holds,
     /// How long a name may be thought free; 0 asks the host each time, so that a guest which waits
     /// for a file that the host is going to make sees it.
     absence_secs: u64,
@@ -51,14 +68,16 @@ struct Row {
 
 impl CachePolicy {
     fn row(self) -> Row {
-        let (validity_secs, absence_secs, pages, readdirplus, targets) = match self {
-            Self::Never => (0, 0, Pages::Bypass, false, Targets::Asked),
-            Self::Metadata => (DAY_SECS, 0, Pages::Bypass, true, Targets::Kept),
-            Self::Auto => (1, 0, Pages::UntilNextOpen, true, Targets::Kept),
-            Self::Always => (DAY_SECS, DAY_SECS, Pages::Keep, true, Targets::Kept),
+        use Holds::{ByAge, Secs};
+        let (holds, absence_secs, pages, readdirplus, targets) = match self {
+            Self::Never => (Secs(0), 0, Pages::Bypass, false, Targets::Asked),
+            Self::Metadata => (Secs(DAY_SECS), 0, Pages::Bypass, true, Targets::Kept),
+            Self::Auto => (Secs(1), 0, Pages::UntilNextOpen, true, Targets::Kept),
+            Self::Always => (Secs(DAY_SECS), DAY_SECS, Pages::Keep, true, Targets::Kept),
+            Self::Adaptive => (ByAge, 1, Pages::UntilNextOpen, true, Targets::Kept),
         };
         Row {
-            validity_secs,
+            holds,
             absence_secs,
             pages,
             readdirplus,
@@ -66,11 +85,18 @@ impl CachePolicy {
         }
     }
 
-    /// How long names and attributes hold.
-    pub(crate) fn validity(self) -> Validity {
+    /// How long names and attributes hold of what was changed last at `changed`.
+    pub(crate) fn validity(self, changed: impl FnOnce() -> SystemTime) -> Validity {
+        let holds = match self.row().holds {
+            Holds::Secs(secs) => Duration::from_secs(secs),
+            // A change in the future is the clock's doing, and tells no age.
+            Holds::ByAge => SystemTime::now()
+                .duration_since(changed())
+                .map_or(LEAST, |age| (age / 10).clamp(LEAST, MOST)),
+        };
         Validity {
-            secs: self.row().validity_secs,
-            nanos: 0,
+            secs: holds.as_secs(),
+            nanos: holds.subsec_nanos(),
         }
     }
 
@@ -127,13 +153,35 @@ mod tests {
                 (86_400, Some(86_400)),
                 (keep, true, Kept),
             ),
+            (CachePolicy::Adaptive, (1, Some(1)), (none, true, Kept)),
         ];
         for (policy, (secs, absence_secs), (flags, plus, targets)) in cases {
             assert_eq!(policy.targets(), targets);
             assert_eq!(policy.absence().map(|held| held.secs), absence_secs);
-            assert_eq!(policy.validity().secs, secs);
+            assert_eq!(policy.validity(SystemTime::now).secs, secs);
             assert_eq!(policy.file_flags(), flags);
             assert_eq!(policy.readdirplus(), plus);
+        }
+    }
+
+    /// Each row: seconds since the last change, negative for one to come, and the least and most that it holds.
+    #[test]
+    fn what_was_left_alone_for_longer_holds_longer() {
+        let cases = [
+            (-100, 1.0, 1.0),
+            (0, 1.0, 1.0),
+            (10, 1.0, 1.5),
+            (45, 4.5, 5.0),
+            (599, 59.9, 60.0),
+            (86_400, 60.0, 60.0),
+        ];
+        for (age_secs, least, most) in cases {
+            let now = SystemTime::now();
+            let age = Duration::from_secs(i64::unsigned_abs(age_secs));
+            let changed = if age_secs < 0 { now + age } else { now - age };
+            let held = CachePolicy::Adaptive.validity(|| changed);
+            let secs = Duration::new(held.secs, held.nanos).as_secs_f64();
+            assert!((least..=most).contains(&secs), "{age_secs}: {secs}");
         }
     }
 }

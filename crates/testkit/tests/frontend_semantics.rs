@@ -64,6 +64,7 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
         (&["--cache=never"], 0, plus | flag::CACHE_SYMLINKS),
         (&["--cache=metadata"], plus | flag::CACHE_SYMLINKS, 0),
         (&["--cache=always"], plus | flag::CACHE_SYMLINKS, 0),
+        (&["--cache=adaptive"], plus | flag::CACHE_SYMLINKS, 0),
         (&["--no-readdirplus"], 0, plus),
         (&["--writeback"], flag::WRITEBACK_CACHE, 0),
         (&["--no-announce-submounts"], 0, flag::SUBMOUNTS),

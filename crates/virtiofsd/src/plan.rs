@@ -190,10 +190,6 @@ fn refuse_what_is_missing(cli: &Cli) -> Result<(), PlanError> {
         ("--flock", cli.locking.flock),
         ("--posix-lock", cli.locking.posix_lock),
         (
-            "--cache adaptive",
-            cli.caching.cache == Some(CacheName::Adaptive),
-        ),
-        (
             "--inode-file-handles=mandatory",
             cli.share.inode_file_handles == Some(FileHandlesName::Mandatory),
         ),
@@ -288,7 +284,8 @@ fn session(cli: &Cli) -> Result<SessionOptions, PlanError> {
 fn filesystem(cli: &Cli) -> Result<virtiofs_hostfs::Options, PlanError> {
     let caching = &cli.caching;
     let cache = match caching.cache {
-        None | Some(CacheName::Auto | CacheName::Adaptive) => CachePolicy::Auto,
+        None | Some(CacheName::Auto) => CachePolicy::Auto,
+        Some(CacheName::Adaptive) => CachePolicy::Adaptive,
         Some(CacheName::Always) => CachePolicy::Always,
         Some(CacheName::Never) => CachePolicy::Never,
         Some(CacheName::Metadata) => CachePolicy::Metadata,

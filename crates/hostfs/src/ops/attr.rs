@@ -48,7 +48,7 @@ impl PassthroughFs {
 
     fn attr(&self, stat: &Statx) -> Attr {
         Attr {
-            validity: self.validity(),
+            validity: self.validity(stat),
             attributes: attributes(stat, &self.options.identities, AttrFlags::empty()),
         }
     }

@@ -1,6 +1,7 @@
 //! LOOKUP, and how what was found or made becomes an entry.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FileType, Statx};
 use virtiofs_protocol::op::Lookup;
@@ -185,10 +186,11 @@ impl PassthroughFs {
         } else {
             AttrFlags::empty()
         };
+        let validity = self.validity(stat);
         Entry {
             node: NodeId::from_raw(node.number),
-            entry_validity: self.validity(),
-            attr_validity: self.validity(),
+            entry_validity: validity,
+            attr_validity: validity,
             attributes: attributes(stat, &self.options.identities, flags),
         }
     }
@@ -203,9 +205,20 @@ impl PassthroughFs {
         }
     }
 
-    pub(crate) fn validity(&self) -> Validity {
+    /// How long what the host says of an inode holds, its name included.
+    pub(crate) fn validity(&self, stat: &Statx) -> Validity {
         self.options
             .validity
-            .unwrap_or_else(|| self.options.cache.validity())
+            .unwrap_or_else(|| self.options.cache.validity(|| last_change(stat)))
     }
+}
+
+/// When the inode changed last: its contents, its attributes or, on most stores, its name.
+///
+/// Before 1970 is long ago whenever it was; what no clock reaches is no age at all.
+fn last_change(stat: &Statx) -> SystemTime {
+    let secs = u64::try_from(stat.stx_ctime.tv_sec).unwrap_or(0);
+    SystemTime::UNIX_EPOCH
+        .checked_add(Duration::new(secs, stat.stx_ctime.tv_nsec))
+        .unwrap_or_else(SystemTime::now)
 }

@@ -54,7 +54,7 @@ const ROWS: &[(&str, Comes)] = &[
     ("--cache never", Effect(|plan| plan.filesystem.cache == CachePolicy::Never)),
     ("--cache none", Effect(|plan| plan.filesystem.cache == CachePolicy::Never)),
     ("--cache metadata", Effect(|plan| plan.filesystem.cache == CachePolicy::Metadata)),
-    ("--cache adaptive", Missing("--cache adaptive")),
+    ("--cache adaptive", Effect(|plan| plan.filesystem.cache == CachePolicy::Adaptive)),
     ("-o cache=always", Effect(|plan| plan.filesystem.cache == CachePolicy::Always)),
     ("--timeout 0", Effect(|plan| plan.filesystem.validity == Some(Validity { secs: 0, nanos: 0 }))),
     ("-o timeout=1.5", Effect(|plan| plan.filesystem.validity == Some(Validity { secs: 1, nanos: 500_000_000 }))),
