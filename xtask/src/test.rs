@@ -43,6 +43,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("mkfs.btrfs", "btrfs-progs"),
     ("mkfs.xfs", "xfsprogs"),
     ("strace", "strace"),
+    ("runc", "runc"),
     ("git", "git"),
     ("diff", "diffutils"),
 ];
@@ -52,7 +53,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     install_needed();
     let surroundings = Surroundings::new(args);
     let mut report = record::Report::new(&surroundings);
-    for suite in suites::build()? {
+    for mut suite in suites::build()? {
+        static_build::lend(&mut suite, &surroundings)?;
         let tally = run::suite(suite, &surroundings)?;
         report.add(tally);
     }

@@ -1,6 +1,7 @@
-//! Development only: a vhost-user front-end, the /dev/fuse bridge, real guests, generators.
+//! Development only: a vhost-user front-end, the /dev/fuse bridge, real guests, containers, generators.
 
 pub mod bridge;
+pub mod container;
 pub mod frontend;
 pub mod fuse;
 pub mod guest;

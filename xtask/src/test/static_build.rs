@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::repo;
 
 use super::record::Entry;
+use super::suites::Suite;
 use super::{Surroundings, Tally};
 
 const NAME: &str = "static_build_serves_without_an_interpreter";
@@ -31,6 +32,22 @@ pub(super) fn test(surroundings: &Surroundings) -> Option<Entry> {
         tally,
         time: begun.elapsed(),
     })
+}
+
+/// Where the daemon is a container's only program: that suite gets a static one, if any of its tests is to run.
+const IN_CONTAINERS: &str = "containers (test)";
+
+/// Builds the daemon for a suite that needs it static.
+pub(super) fn lend(suite: &mut Suite, surroundings: &Surroundings) -> Result<()> {
+    if suite.name != IN_CONTAINERS {
+        return Ok(());
+    }
+    let mut list = Command::new(suite.command.get_program());
+    list.args(surroundings.filter.iter()).arg("--list");
+    if repo::output(&mut list)?.contains(": test") {
+        suite.command.env("VIRTIOFSD_STATIC", build()?);
+    }
+    Ok(())
 }
 
 fn build() -> Result<PathBuf> {
