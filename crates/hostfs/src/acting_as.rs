@@ -63,7 +63,7 @@ pub(crate) struct ActingAs {
 }
 
 impl ActingAs {
-    /// Takes on the creator's user and group, and the supplementary group it states.
+    /// Takes on the creator's user and group, and the supplementary group it states where groups may be changed.
     ///
     /// Where the daemon may not switch, it creates as itself: told once in the log.
     ///
@@ -90,8 +90,13 @@ impl ActingAs {
         }
         let member = creator.supplementary_group;
         if let Some(group) = member.filter(|_| uid != service.uid) {
-            set_thread_groups(&[owner_gid(group)])?;
-            acting.groups_back = true;
+            match set_thread_groups(&[owner_gid(group)]) {
+                Ok(()) => acting.groups_back = true,
+                // A user namespace whose maker may not change groups (man 7 user_namespaces, setgroups):
+                // the caller acts without this one, as without those that the guest does not state.
+                Err(Errno::PERM) => {}
+                Err(errno) => return Err(errno),
+            }
         }
         if gid != service.gid {
             set_thread_res_gid(None, gid, None)?;

@@ -9,8 +9,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use common::{ROOT_USER, ROOT_WITHOUT_ADMIN, USER, run_through, share_of};
 use virtiofs_testkit::frontend::Launch;
-use virtiofs_testkit::fuse::Session;
-use virtiofs_testkit::fuse::abi::ROOT;
+use virtiofs_testkit::fuse::abi::{EXT_GROUPS, ROOT};
+use virtiofs_testkit::fuse::{Caller, Request, Session};
 
 const O_RDWR: u32 = 2;
 
@@ -84,6 +84,50 @@ fn an_ordinary_user_owns_what_the_guest_makes() -> Result<()> {
         .arg("--gid-map=:0:1000:1:");
     let got = owners(launch, share.path())?;
     ensure!(got == ((1000, 1000), (0, 0)), "as root: {got:?}");
+    Ok(())
+}
+
+/// Becomes root of a user namespace in which every id is itself and groups cannot be changed. Who maps ids stays
+/// outside, and waits for the process to be in there.
+const SETGROUPS_DENIED: [&str; 3] = [
+    "sh",
+    "-c",
+    r#"{
+        until grep -q deny /proc/$$/setgroups; do sleep 0.01; done
+        echo 0 0 4294967295 >/proc/$$/gid_map
+        echo 0 0 4294967295 >/proc/$$/uid_map
+    } &
+    exec unshare --user --setgroups=deny sh -c '
+        until grep -q . /proc/self/uid_map; do sleep 0.01; done
+        exec "$@"' sh "$0" "$@""#,
+];
+
+#[test]
+fn where_groups_cannot_be_changed_a_stated_group_is_left_out() -> Result<()> {
+    if !ROOT_USER.available() {
+        return Ok(());
+    }
+    const STAFF: u32 = 50;
+    let share = share_of(0)?;
+    chown(share.path(), None, Some(STAFF))?;
+    // The guest lets the caller in by that group; here it passes as root's right does.
+    fs::set_permissions(share.path(), fs::Permissions::from_mode(0o770))?;
+    let launch = Launch::new(share.path()).through(SETGROUPS_DENIED);
+    let daemon = launch.sandbox("none").start()?;
+    let mut session = Session::open(daemon.socket())?;
+    let client = session.client();
+    client.caller = Caller {
+        uid: 1000,
+        gid: 1000,
+        pid: 1,
+    };
+    // Size, type, count, group (`fuse_ext_header`, `fuse_supp_groups`).
+    let group = [16, EXT_GROUPS, 1, STAFF].map(u32::to_ne_bytes).concat();
+    let mut request = Request::mkdir(ROOT, b"made", 0o750, 0);
+    request.extension = &group;
+    client.call(&request).with_context(|| daemon.log())?;
+    let made = fs::metadata(share.path().join("made"))?;
+    ensure!((made.uid(), made.gid()) == (1000, 1000), "{made:?}");
     Ok(())
 }
 
