@@ -41,7 +41,7 @@ entries = [["nobody", "nogroup"], ["daemon", "daemon"]]
 pub fn configuration(clocks: Clocks) -> String {
     let nap_secs = match clocks {
         Clocks::One => "0.011",
-        Clocks::Two => "0.1",
+        Clocks::Two => "0.4",
     };
     CONFIGURATION.replace("NAP", nap_secs)
 }
