@@ -89,7 +89,7 @@ impl Trace {
     pub fn finish(mut self) -> Result<Vec<Call>> {
         self.stop();
         let text = std::fs::read_to_string(&self.log)?;
-        Ok(text.lines().filter_map(parse).collect())
+        Ok(calls(&text))
     }
 
     fn stop(&mut self) {
@@ -117,6 +117,36 @@ fn is_traced(pid: u32) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// The calls of a log; what strace printed in two parts, because another thread's came between, is joined.
+fn calls(text: &str) -> Vec<Call> {
+    let mut calls: Vec<Call> = Vec::new();
+    for line in text.lines() {
+        if let Some(call) = parse(line) {
+            calls.push(call);
+        } else if let Some((thread, name, rest)) = parse_end(line) {
+            let begun = calls.iter_mut().rev().find(|call| {
+                call.name == name
+                    && call.line.split_ascii_whitespace().next() == Some(thread)
+                    && call.line.ends_with(UNFINISHED)
+            });
+            if let Some(call) = begun {
+                let begin = call.line.trim_end_matches(UNFINISHED);
+                call.line = format!("{begin}{rest}");
+            }
+        }
+    }
+    calls
+}
+
+const UNFINISHED: &str = " <unfinished ...>";
+
+/// `1234 1700000000.123456 <... statx resumed>...) = 0`: thread, call, and what was left to print.
+fn parse_end(line: &str) -> Option<(&str, &str, &str)> {
+    let (before, after) = line.split_once(" <... ")?;
+    let (name, rest) = after.split_once(" resumed>")?;
+    Some((before.split_ascii_whitespace().next()?, name, rest))
 }
 
 /// `1234 1700000000.123456 statx(5</share>, "x", ...) = 0`; exits of calls
@@ -152,6 +182,18 @@ mod tests {
         for (line, want) in cases {
             assert_eq!(parse(line).map(|call| call.name).as_deref(), want, "{line}");
         }
+    }
+
+    #[test]
+    fn a_call_printed_in_two_parts_is_one() {
+        let log = "7 1.0 read(5</s>,  <unfinished ...>\n8 1.1 read(5</s>,  <unfinished ...>\n\
+                   8 1.2 <... read resumed>\"b\", 8) = 2\n7 1.3 <... read resumed>\"a\", 8) = 1\n";
+        let lines: Vec<String> = calls(log).into_iter().map(|call| call.line).collect();
+        let want = [
+            "7 1.0 read(5</s>, \"a\", 8) = 1",
+            "8 1.1 read(5</s>, \"b\", 8) = 2",
+        ];
+        assert_eq!(lines, want);
     }
 
     #[test]
