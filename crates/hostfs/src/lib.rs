@@ -58,6 +58,7 @@ use inode::table::{Newcomer, Table};
 use mounts::Mounts;
 use reserve::Reserve;
 use retired::Retired;
+use root::WorkingDirectory;
 
 /// A directory of the host as a file system for a guest.
 #[derive(Debug)]
@@ -71,6 +72,7 @@ pub struct PassthroughFs {
     mounts: Mounts,
     reserve: Reserve,
     retired: Retired,
+    working_directory: WorkingDirectory,
     /// The host's name of `security.capability`, where it has another one.
     renamed_capability: Option<CString>,
 }
@@ -90,6 +92,7 @@ impl PassthroughFs {
             mounts: Mounts::default(),
             reserve: Reserve::default(),
             retired: Retired::default(),
+            working_directory: WorkingDirectory::of_this_process(&root),
             renamed_capability: ops::xattr::renamed_capability(&options.xattr),
             service: Service::of_this_thread(),
             root,

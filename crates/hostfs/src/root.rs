@@ -2,6 +2,10 @@
 
 use std::os::fd::OwnedFd;
 
+use rustix::fs::CWD;
+
+use crate::sys;
+
 /// A directory (or a single regular file) and the means to reopen what was found below it.
 ///
 /// Made by the sandbox after its last fork; nothing else of the host is ever named.
@@ -20,6 +24,31 @@ impl SharedRoot {
         Self {
             directory,
             proc_self_fd,
+        }
+    }
+}
+
+/// Where paths that are no names of the share's begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WorkingDirectory {
+    /// `/proc/self/fd`: a descriptor's number is a path to what it holds.
+    Descriptors,
+    /// Somewhere else, and never to be used.
+    Elsewhere,
+}
+
+impl WorkingDirectory {
+    pub(crate) fn of_this_process(root: &SharedRoot) -> Self {
+        let is_there = sys::stat_fd(CWD)
+            .and_then(|here| {
+                let there = sys::stat_fd(&root.proc_self_fd)?;
+                Ok(here.stx_ino == there.stx_ino && here.stx_mnt_id == there.stx_mnt_id)
+            })
+            .unwrap_or(false);
+        if is_there {
+            Self::Descriptors
+        } else {
+            Self::Elsewhere
         }
     }
 }

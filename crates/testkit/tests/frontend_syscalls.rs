@@ -9,8 +9,9 @@ use anyhow::{Context, Result, ensure};
 use virtiofs_testkit::bridge::share::{Tmpfs, can_mount, skipped};
 use virtiofs_testkit::frontend::Launch;
 use virtiofs_testkit::frontend::trace::{Call, Trace, now_secs};
-use virtiofs_testkit::fuse::Session;
-use virtiofs_testkit::fuse::abi::ROOT;
+use virtiofs_testkit::fuse::abi::{ROOT, SetattrIn, WriteIn, fattr};
+use virtiofs_testkit::fuse::{Request, Session};
+use zerocopy::FromZeros;
 
 #[path = "../../hostfs/tests/kit/store.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "stores of other tests, too")]
@@ -18,6 +19,8 @@ mod store;
 
 const LISTED: usize = 20;
 const PAGE: u32 = 4096;
+/// `FUSE_WRITE_KILL_SUIDGID`.
+const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 /// Long enough for work that was put off to show, and for the queue to sleep.
 const PAUSE: Duration = Duration::from_millis(30);
 
@@ -184,6 +187,50 @@ fn directory(recorder: &mut Recorder) -> Result<()> {
     Ok(())
 }
 
+/// SETATTR, and what a write costs that takes privileges away.
+fn changes(recorder: &mut Recorder) -> Result<()> {
+    let node = recorder.session.client().lookup(ROOT, "known")?.nodeid;
+    let fh = recorder.session.client().open(node, 2)?.fh;
+    let set = |arguments: SetattrIn| {
+        move |s: &mut Session| Ok(s.client().setattr(node, &arguments).map(drop)?)
+    };
+    let mode = SetattrIn {
+        valid: fattr::MODE,
+        mode: 0o600,
+        ..SetattrIn::new_zeroed()
+    };
+    recorder.step("SETATTR mode", 2..=2, set(mode))?;
+    let size = SetattrIn {
+        valid: fattr::SIZE,
+        size: 5000,
+        ..SetattrIn::new_zeroed()
+    };
+    recorder.step("SETATTR size", 2..=2, set(size))?;
+    let of_file = SetattrIn {
+        valid: fattr::SIZE | fattr::FH,
+        fh,
+        size: 4000,
+        ..SetattrIn::new_zeroed()
+    };
+    recorder.step("SETATTR size of an open file", 2..=2, set(of_file))?;
+    // What capabilities the thread has is asked once in its life.
+    let write = |s: &mut Session| {
+        let arguments = WriteIn {
+            fh,
+            size: 1,
+            write_flags: WRITE_KILL_SUIDGID,
+            ..WriteIn::new_zeroed()
+        };
+        s.client()
+            .call(&Request::write_with(node, &arguments, b"x"))?;
+        Ok(())
+    };
+    write(&mut recorder.session)?;
+    recorder.step("WRITE with kill-privileges", 3..=3, write)?;
+    recorder.session.client().release(node, fh)?;
+    Ok(())
+}
+
 /// The calls that a step pays for, in order.
 fn paid<'a>(step: &Step, calls: &'a [Call]) -> Vec<&'a Call> {
     let to_the_end = step.counted == Counted::WithWhatFollows;
@@ -278,6 +325,7 @@ fn each_request_costs_the_system_calls_of_the_table() -> Result<()> {
     names(&mut recorder)?;
     contents(&mut recorder)?;
     directory(&mut recorder)?;
+    changes(&mut recorder)?;
     std::thread::sleep(PAUSE);
     let calls = trace.finish()?;
     // A kick at least was read: the trace saw the daemon.

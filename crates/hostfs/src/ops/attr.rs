@@ -18,6 +18,7 @@ use crate::PassthroughFs;
 use crate::acting_as::{WithoutSetid, owner_gid, owner_uid};
 use crate::attributes::attributes;
 use crate::inode::Node;
+use crate::root::WorkingDirectory;
 use crate::sys;
 
 /// `UTIME_NOW` and `UTIME_OMIT` (man 2 utimensat), as nanoseconds.
@@ -132,6 +133,9 @@ impl PassthroughFs {
                 Err(Errno::INVAL | Errno::BADF) => {}
                 done => return done,
             }
+        }
+        if self.working_directory == WorkingDirectory::Descriptors {
+            return sys::raw::truncate(held, size);
         }
         let proc_self_fd = self.root.proc_self_fd.as_fd();
         let file =

@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
+use rustix::path::DecInt;
 use virtiofs_protocol::{Errno, FileOffset, GuestPages, IoVec, Readable, Writable};
 
 /// Flags of one read or write (`RWF_*`).
@@ -86,6 +87,16 @@ pub(crate) fn pwritev2(
         unsafe { libc::pwritev2(file.as_raw_fd(), pieces, count, offset.get(), flags) }
     })?;
     usize::try_from(written).map_err(|_| last_errno())
+}
+
+/// Sets the size of what a descriptor holds, by its number in the working directory (man 2 truncate).
+///
+/// The caller has made sure that the working directory is `/proc/self/fd`.
+pub(crate) fn truncate(descriptor: BorrowedFd<'_>, size: FileOffset) -> Result<(), Errno> {
+    let number = DecInt::from_fd(descriptor);
+    // SAFETY: the path is a C string that outlives the call.
+    let done = unsafe { libc::truncate(number.as_c_str().as_ptr(), size.get()) };
+    if done == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 /// Closes a descriptor and tells what the store says to that (man 2 close).

@@ -44,6 +44,7 @@ const SERVER: &[libc::c_long] = &[
     libc::SYS_fchownat,
     libc::SYS_utimensat,
     libc::SYS_ftruncate,
+    libc::SYS_truncate,
     libc::SYS_fallocate,
     libc::SYS_lseek,
     libc::SYS_copy_file_range,
