@@ -23,13 +23,15 @@ pub(crate) struct Service {
     uid: Uid,
     gid: Gid,
     may_switch: bool,
+    may_give: bool,
 }
 
 impl Service {
     /// Looks at the calling thread.
     pub(crate) fn of_this_thread() -> Self {
         let needed = CapabilitySet::SETUID | CapabilitySet::SETGID;
-        let may_switch = capabilities(None).is_ok_and(|sets| sets.effective.contains(needed));
+        let has = |needed| capabilities(None).is_ok_and(|sets| sets.effective.contains(needed));
+        let may_switch = has(needed);
         let uid = geteuid();
         Self {
             uid,
@@ -37,7 +39,13 @@ impl Service {
             // Another user would keep its capabilities while it acts as somebody, and lose them when
             // it comes back from acting as root (man 7 capabilities).
             may_switch: may_switch && uid.is_root(),
+            may_give: has(CapabilitySet::CHOWN),
         }
+    }
+
+    /// Whether a file made by the daemon can be given to somebody else, who these are.
+    pub(crate) fn may_hand_over(&self, uid: Uid, gid: Gid) -> bool {
+        self.may_switch && self.may_give && (uid != self.uid || gid != self.gid)
     }
 }
 

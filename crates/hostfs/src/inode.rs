@@ -16,6 +16,7 @@ use arc_swap::ArcSwapOption;
 use rustix::fs::FileType;
 use virtiofs_protocol::NodeId;
 
+use crate::handover::Plain;
 use crate::mounts::{Identity, Mount};
 use crate::slab::Row;
 use key::Key;
@@ -32,6 +33,8 @@ pub(crate) struct Inode {
     pub(crate) descriptor: ArcSwapOption<OwnedFd>,
     /// The descriptor was used since it was last asked about.
     used: AtomicBool,
+    /// Of a directory: whether it hands its group down.
+    pub(crate) plain: Plain,
     state: Mutex<State>,
 }
 
@@ -78,6 +81,7 @@ impl Inode {
             mount,
             descriptor: ArcSwapOption::new(descriptor.map(Arc::new)),
             used: AtomicBool::new(true),
+            plain: Plain::default(),
             state: Mutex::new(state),
         }
     }

@@ -10,7 +10,8 @@
 //! - `hot` bounds the descriptors that inodes hold, and finds those that are idle; `reserve` keeps
 //!   some free for inodes that lose their name;
 //! - `retired` keeps what was forgotten until there is time to close it;
-//! - `handle` knows what is open; `mounts` what kind of store holds it; `acting_as` who asks;
+//! - `handle` knows what is open; `mounts` what kind of store holds it; `acting_as` who asks, and
+//!   `handover` where that need not be known before;
 //! - `idmap` gives users and groups their numbers, and `xattr_rules` gives extended attributes their names on the other side;
 //! - `sys` makes the system calls: a name reaches them as `Name`, or not at all.
 
@@ -19,6 +20,7 @@ mod attributes;
 mod cache;
 mod filesystem;
 mod handle;
+mod handover;
 mod hot;
 mod idmap;
 mod inode;
@@ -46,6 +48,7 @@ pub use xattr_rules::{BadXattrMap, XattrRules};
 
 use std::ffi::CString;
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use rustix::fs::FileType;
 use virtiofs_protocol::{Errno, NodeId};
@@ -72,6 +75,7 @@ pub struct PassthroughFs {
     mounts: Mounts,
     reserve: Reserve,
     retired: Retired,
+    start: Instant,
     working_directory: WorkingDirectory,
     /// The host's name of `security.capability`, where it has another one.
     renamed_capability: Option<CString>,
@@ -92,6 +96,7 @@ impl PassthroughFs {
             mounts: Mounts::default(),
             reserve: Reserve::default(),
             retired: Retired::default(),
+            start: Instant::now(),
             working_directory: WorkingDirectory::of_this_process(&root),
             renamed_capability: ops::xattr::renamed_capability(&options.xattr),
             service: Service::of_this_thread(),

@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use rustix::fs::{Statx, fstatfs};
 use virtiofs_protocol::Errno;
 
+use crate::handover::GroupRule;
 use crate::inode::key::{MountNumber, tells_birth};
 
 /// How far an inode number can be trusted once no descriptor holds the inode.
@@ -28,6 +29,8 @@ pub(crate) struct Mount {
     pub(crate) identity: Identity,
     /// Calls may take long: never made on a queue's thread.
     pub(crate) slow: bool,
+    /// Whose group a new file gets.
+    pub(crate) group_rule: GroupRule,
     refuses_nowait: AtomicBool,
     /// Keeps the mount's number from being reused, where it would be.
     _pin: Option<OwnedFd>,
@@ -88,6 +91,11 @@ impl Mounts {
                 Identity::Pinned
             },
             slow: SLOW_STORES.contains(&(kind & 0xFFFF_FFFF)),
+            group_rule: if [BTRFS, TMPFS].contains(&kind) {
+                GroupRule::callers()
+            } else {
+                GroupRule::unknown()
+            },
             refuses_nowait: AtomicBool::new(false),
             _pin: pin,
         });

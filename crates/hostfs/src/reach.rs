@@ -255,6 +255,12 @@ impl PassthroughFs {
     ///
     /// ESTALE when it is not where it was seen last, and is not open either.
     pub(crate) fn stat(&self, node: &Node) -> Result<Statx, Errno> {
+        let stat = self.stat_wherever(node)?;
+        self.note_directory(node, &stat);
+        Ok(stat)
+    }
+
+    fn stat_wherever(&self, node: &Node) -> Result<Statx, Errno> {
         let Some(descriptor) = self.held(node) else {
             return self
                 .stat_by_anchor(node)

@@ -10,7 +10,7 @@ use virtiofs_testkit::bridge::share::{Tmpfs, can_mount, skipped};
 use virtiofs_testkit::frontend::Launch;
 use virtiofs_testkit::frontend::trace::{Call, Trace, now_secs};
 use virtiofs_testkit::fuse::abi::{ROOT, SetattrIn, WriteIn, fattr};
-use virtiofs_testkit::fuse::{Request, Session};
+use virtiofs_testkit::fuse::{Caller, Request, Session};
 use zerocopy::FromZeros;
 
 #[path = "../../hostfs/tests/kit/store.rs"]
@@ -187,6 +187,43 @@ fn directory(recorder: &mut Recorder) -> Result<()> {
     Ok(())
 }
 
+/// Creation, by root and by somebody else.
+fn creation(recorder: &mut Recorder) -> Result<()> {
+    let create = |name: &'static str, mode: u32| {
+        move |s: &mut Session| {
+            let made = s.client().create(ROOT, name, 1, mode)?;
+            Ok((made.entry.nodeid, made.open.fh))
+        }
+    };
+    let (node, fh) = recorder.step("CREATE, uid 0", 2..=2, create("of-root", 0o644))?;
+    recorder.session.client().release(node, fh)?;
+    // Never opened but to be made, it is held before its name goes, and looked at.
+    recorder.step("UNLINK, no descriptor yet", 3..=3, |s| {
+        Ok(s.client().unlink(ROOT, "of-root")?)
+    })?;
+    recorder.session.client().caller = Caller {
+        uid: 1000,
+        gid: 1000,
+        pid: 1,
+    };
+    // Longer than a directory is believed to be as it was.
+    std::thread::sleep(Duration::from_millis(150));
+    recorder.step(
+        "CREATE, uid 1000, first of some",
+        4..=4,
+        create("first", 0o644),
+    )?;
+    // Looked at right before, which is one of the four, the directory is believed.
+    recorder.step("GETATTR and CREATE, uid 1000", 4..=4, |s| {
+        s.client().getattr(ROOT)?;
+        create("next", 0o644)(s)
+    })?;
+    recorder.including_what_follows();
+    recorder.step("CREATE, uid 1000, set-id", 6..=6, create("setid", 0o4755))?;
+    recorder.session.client().caller = Caller::default();
+    Ok(())
+}
+
 /// SETATTR, and what a write costs that takes privileges away.
 fn changes(recorder: &mut Recorder) -> Result<()> {
     let node = recorder.session.client().lookup(ROOT, "known")?.nodeid;
@@ -325,6 +362,7 @@ fn each_request_costs_the_system_calls_of_the_table() -> Result<()> {
     names(&mut recorder)?;
     contents(&mut recorder)?;
     directory(&mut recorder)?;
+    creation(&mut recorder)?;
     changes(&mut recorder)?;
     std::thread::sleep(PAUSE);
     let calls = trace.finish()?;

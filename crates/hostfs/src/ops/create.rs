@@ -9,12 +9,14 @@ use rustix::fs::{AtFlags, FileType, OFlags, linkat, makedev, mkdirat, mknodat, o
 use rustix::path::DecInt;
 use virtiofs_protocol::op::{Create, Extras, Link, Mkdir, Mknod, NodeKind, Symlink, Tmpfile};
 use virtiofs_protocol::{
-    Context, Entry, Errno, Filesystem, Name, NodeId, Opened, Outcome, Refusal,
+    Context, Entry, Errno, Filesystem, Gid, Name, NodeId, Opened, Outcome, Refusal, Uid,
 };
 
 use crate::PassthroughFs;
 use crate::acting_as::{ActingAs, Creator};
 use crate::attributes::decoded_device;
+use crate::handover::hand_over;
+use crate::idmap::Host;
 use crate::inode::Node;
 use crate::ops::lookup::Found;
 use crate::ops::may_take_long;
@@ -103,7 +105,7 @@ impl PassthroughFs {
         let (parent, directory) = self.directory(cx, parent)?;
         let exclusive = OFlags::from_bits_retain(op.options.guest_flags).contains(OFlags::EXCL);
         for _ in 0..ATTEMPTS {
-            match self.create_new(cx, directory.as_fd(), &op) {
+            match self.create_new(cx, &parent, directory.as_fd(), &op) {
                 Err(Errno::EXIST) if !exclusive => {}
                 made => return Ok(self.created(cx, &parent, &op, made?)?),
             }
@@ -119,15 +121,22 @@ impl PassthroughFs {
     fn create_new(
         &self,
         cx: &Context<'_>,
+        parent: &Node,
         directory: BorrowedFd<'_>,
         op: &Create<'_>,
     ) -> Result<OwnedFd, Errno> {
         let flags = self.host_flags(cx, op.options.guest_flags) - OFlags::TRUNC;
         let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = self.masked(cx, directory, op.mode, op.umask)?;
-        self.as_caller(cx, op.extras, || {
-            openat(directory, op.name.as_c_str(), flags, mode)
-        })
+        let make = || openat(directory, op.name.as_c_str(), flags, mode);
+        match self.new_owner(cx, parent, mode)? {
+            Some(owner) => hand_over(make()?, owner, directory, op.name),
+            None => {
+                let file = self.as_caller(cx, op.extras, make)?;
+                self.learn_group_rule(cx, parent, file.as_fd());
+                Ok(file)
+            }
+        }
     }
 
     /// Makes a file without a name; a LINK may give it one later.
@@ -216,6 +225,17 @@ impl PassthroughFs {
         self.enter(cx, parent, name, self.found(directory, name)?)
     }
 
+    /// The caller's user and group on the host.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL for an id that names nobody, EPERM for one that the guest may not use.
+    pub(crate) fn creators_ids(&self, cx: &Context<'_>) -> Result<(Host<Uid>, Host<Gid>), Errno> {
+        let (user, group) = cx.caller.creator()?;
+        let ids = &self.options.identities;
+        Ok((ids.host_user(user)?, ids.host_group(group)?))
+    }
+
     /// Makes something with the identity that it is to have.
     ///
     /// EINVAL for an id that names nobody, EPERM for one that the guest may not use.
@@ -225,12 +245,11 @@ impl PassthroughFs {
         extras: Extras,
         make: impl FnMut() -> Result<T, Errno>,
     ) -> Result<T, Errno> {
-        let ids = &self.options.identities;
-        let (user, group) = cx.caller.creator()?;
-        let member = extras.supplementary_group;
+        let (user, group) = self.creators_ids(cx)?;
+        let (ids, member) = (&self.options.identities, extras.supplementary_group);
         let creator = Creator {
-            user: ids.host_user(user)?,
-            group: ids.host_group(group)?,
+            user,
+            group,
             supplementary_group: member.map(|group| ids.host_group(group)).transpose()?,
         };
         let acting = ActingAs::creator(self.service, creator)?;

@@ -179,6 +179,7 @@ impl PassthroughFs {
         node: &Node,
         stat: &Statx,
     ) -> Entry {
+        self.note_directory(node, stat);
         // A guest's mount point is a directory; and only there do directories change the device.
         let begins = node.value.is_directory() && parent.value.state().key.is_elsewhere(stat);
         let flags = if begins && cx.negotiated.flags.contains(InitFlags::SUBMOUNTS) {
