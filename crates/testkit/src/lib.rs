@@ -1,5 +1,6 @@
 //! Development only: a vhost-user front-end, the /dev/fuse bridge, real guests, containers, generators.
 
+pub mod allocations;
 pub mod bridge;
 pub mod container;
 pub mod frontend;

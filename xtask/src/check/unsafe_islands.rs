@@ -26,6 +26,10 @@ const ISLANDS: &[(&str, &str)] = &[
         "an in-memory guest, for tests only",
     ),
     (
+        "crates/testkit/src/allocations.rs",
+        "an allocator that counts, for tests only",
+    ),
+    (
         "crates/testkit/src/frontend/memory.rs",
         "mapped guest memory, from the guest's side",
     ),
