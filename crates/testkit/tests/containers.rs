@@ -221,6 +221,25 @@ fn a_rootless_container_with_every_capability_dropped_shares_with_a_guest() -> R
     was_done(share.path(), owner)
 }
 
+/// Capabilities do not help where the user namespace has one id.
+#[test]
+fn a_rootless_root_with_an_engines_capabilities_is_still_one_user() -> Result<()> {
+    if cannot() {
+        return Ok(());
+    }
+    let share = share_with_a_secret()?;
+    let recipe = Recipe::new(Engine::Rootless, 0, &["--sandbox=chroot", "--tag=share"]);
+    let recipe = recipe.with(OF_AN_ENGINE);
+    let owner = recipe.host_id(0);
+    let container = Container::start(recipe, share.path())?;
+    is_confined(&container)?;
+    let script = format!("OWNER=0\n{WORK}{ONE_OWNER}");
+    let Some(_) = works(container, &script, &[NEW_FILES])? else {
+        return Ok(());
+    };
+    was_done(share.path(), owner)
+}
+
 /// With the right to be somebody else, each guest user's files are that user's.
 const MANY_OWNERS: &str = "
     test \"$(stat -c %u:%g folder/renamed)\" = 0:0

@@ -269,6 +269,8 @@ impl Helper {
 pub fn enter(plan: &Plan, kind: Kind, server: Server) -> Result<Confined, SandboxError> {
     let shared = &plan.shared_dir;
     let Server { mode, lifeline } = server;
+    // While /proc has a name.
+    let useless = user_namespace::useless(&mode);
     let (proc_self_fd, root) = match &mode {
         Mode::Namespace(owner) => {
             namespace::receive_mounts_only()?;
@@ -293,7 +295,7 @@ pub fn enter(plan: &Plan, kind: Kind, server: Server) -> Result<Confined, Sandbo
         .map_err(step("chdir to /proc/self/fd", "is /proc mounted?"))?;
     no_more_privileges()?;
     landlock::restrict_to(root.as_fd(), kind, plan.session.access)?;
-    capabilities::keep_only(capabilities::of_the_server(plan, &mode)?)?;
+    capabilities::keep_only(capabilities::of_the_server(plan, useless)?)?;
     not_dumpable()?;
     if let Some(lifeline) = &lifeline {
         // A change of identity has made the kernel forget it.

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use common::{ROOT_USER, ROOT_WITHOUT_ADMIN, USER, run_through, share_of};
+use common::{ROOT_OF_A_USER, ROOT_USER, ROOT_WITHOUT_ADMIN, USER, run_through, share_of};
 use virtiofs_testkit::frontend::Launch;
 use virtiofs_testkit::fuse::abi::{EXT_GROUPS, ROOT};
 use virtiofs_testkit::fuse::{Caller, Request, Session};
@@ -128,6 +128,34 @@ fn where_groups_cannot_be_changed_a_stated_group_is_left_out() -> Result<()> {
     client.call(&request).with_context(|| daemon.log())?;
     let made = fs::metadata(share.path().join("made"))?;
     ensure!((made.uid(), made.gid()) == (1000, 1000), "{made:?}");
+    Ok(())
+}
+
+/// A container's root that is one user of the host: whoever asks, there is one owner.
+#[test]
+fn a_root_who_knows_nobody_else_makes_files_as_itself() -> Result<()> {
+    if !ROOT_OF_A_USER.available() {
+        return Ok(());
+    }
+    for mode in ["none", "chroot", "namespace"] {
+        let share = share_of(1000)?;
+        let daemon = ROOT_OF_A_USER.launch(share.path()).sandbox(mode).start()?;
+        let mut session = Session::open(daemon.socket())?;
+        let client = session.client();
+        for caller in [0, 1, 1000] {
+            client.caller = Caller {
+                uid: caller,
+                gid: caller,
+                pid: 1,
+            };
+            let name = format!("by-{caller}");
+            let made = client.mkdir(ROOT, &name, 0o750);
+            let made = made.with_context(|| format!("{mode}, {caller}: {}", daemon.log()))?;
+            ensure!((made.attr.uid, made.attr.gid) == (0, 0), "{mode}, {caller}");
+            let host = fs::metadata(share.path().join(name))?;
+            ensure!((host.uid(), host.gid()) == (1000, 1000), "{mode}, {caller}");
+        }
+    }
     Ok(())
 }
 

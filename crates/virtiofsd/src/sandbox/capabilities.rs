@@ -8,7 +8,7 @@ use rustix::thread::{
 use virtiofs_hostfs::XattrPolicy;
 use virtiofs_protocol::Access;
 
-use super::{Mode, Owner, SandboxError, step};
+use super::{SandboxError, step};
 use crate::plan::Plan;
 
 /// For their guest's root, files whatever their mode; to write also owners, modes, identities and device nodes.
@@ -30,7 +30,10 @@ fn needed(access: Access) -> CapabilitySet {
 const ADVICE: &str = "this is a kernel or container that forbids giving up rights";
 
 /// What the server keeps of what it has.
-pub(super) fn of_the_server(plan: &Plan, mode: &Mode) -> Result<CapabilitySet, SandboxError> {
+pub(super) fn of_the_server(
+    plan: &Plan,
+    useless: CapabilitySet,
+) -> Result<CapabilitySet, SandboxError> {
     let permitted = capabilities(None)
         .map_err(step("capget", ADVICE))?
         .permitted;
@@ -43,9 +46,7 @@ pub(super) fn of_the_server(plan: &Plan, mode: &Mode) -> Result<CapabilitySet, S
         // The guest's root sets capabilities of files.
         wanted |= CapabilitySet::SETFCAP;
     }
-    if let Mode::Namespace(Owner::User(maps)) = mode {
-        wanted -= maps.useless();
-    }
+    wanted -= useless;
     Ok(((permitted & wanted) | plan.modcaps.keep) - plan.modcaps.give_up)
 }
 

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Gid, Uid, getegid, geteuid};
 use rustix::thread::{CapabilitySet, set_thread_res_gid, set_thread_res_uid};
 
-use super::{SandboxError, step};
+use super::{Mode, Owner, SandboxError, step};
 use crate::cli::values::IdMapEntry;
 
 /// The maps of a user namespace, and who writes them.
@@ -101,15 +101,6 @@ impl Maps {
             .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SETGID))
     }
 
-    /// What is of no use inside: device nodes are refused there, and with one id there is nobody to act as.
-    pub(super) fn useless(&self) -> CapabilitySet {
-        let mut useless = CapabilitySet::MKNOD;
-        if self.users.is_one_id() && self.groups.is_one_id() {
-            useless |= CapabilitySet::SETUID | CapabilitySet::SETGID;
-        }
-        useless
-    }
-
     /// Becomes somebody whom the maps know, where our own id is not among them.
     pub(super) fn take_identity(&self) -> Result<(), SandboxError> {
         const ADVICE: &str = "map the daemon's own id, or 0";
@@ -151,10 +142,6 @@ impl Map {
             }
             Writer::Program => run(ids, &self.arguments(process)),
         }
-    }
-
-    fn is_one_id(&self) -> bool {
-        self.entries.iter().all(|entry| entry.count == 1) && self.entries.len() == 1
     }
 
     fn lines(&self) -> String {
@@ -201,6 +188,24 @@ impl Map {
 /// What the kernel shows for an id that no map knows (`/proc/sys/kernel/overflowuid`).
 fn is_overflow(id: u32) -> bool {
     id == 65534
+}
+
+/// What is of no use here: a user namespace of ours refuses device nodes, and in one with a single id, ours or a
+/// container's, there is nobody to act as.
+pub(super) fn useless(mode: &Mode) -> CapabilitySet {
+    let mut useless = CapabilitySet::empty();
+    if let Mode::Namespace(Owner::User(_)) = mode {
+        useless |= CapabilitySet::MKNOD;
+    }
+    let one = |ids| every_id_as_itself(ids).is_some_and(|entries| is_one_id(&entries));
+    if one(Ids::Users) && one(Ids::Groups) {
+        useless |= CapabilitySet::SETUID | CapabilitySet::SETGID;
+    }
+    useless
+}
+
+fn is_one_id(entries: &[IdMapEntry]) -> bool {
+    entries.len() == 1 && entries.iter().all(|entry| entry.count == 1)
 }
 
 fn as_itself(id: u32) -> IdMapEntry {
@@ -329,6 +334,14 @@ mod tests {
             Some(vec![entry(0, 0, 1), entry(1, 1, 65_536)])
         );
         assert_eq!(identity_of("nonsense"), None);
+    }
+
+    #[test]
+    fn one_line_of_one_id_is_nobody_but_ourselves() {
+        assert!(is_one_id(&[entry(0, 0, 1)]));
+        assert!(!is_one_id(&[entry(0, 0, 2)]));
+        assert!(!is_one_id(&[entry(0, 0, 1), entry(1, 1, 1)]));
+        assert!(!is_one_id(&[]));
     }
 
     #[test]
