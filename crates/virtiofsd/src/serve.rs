@@ -3,11 +3,11 @@
 use std::io::ErrorKind;
 use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use virtiofs_device::{DeviceOptions, Ended, serve_connection};
 use virtiofs_hostfs::{PassthroughFs, SharedRoot};
 use virtiofs_protocol::{Errno, Session};
@@ -112,22 +112,8 @@ fn accept(
 ) -> Result<u8> {
     loop {
         tracing::info!("Waiting for vhost-user socket connection...");
-        let mut both = [
-            PollFd::new(listener, PollFlags::IN),
-            PollFd::from_borrowed_fd(stop, PollFlags::IN),
-        ];
-        match poll(&mut both, None) {
-            Err(Errno::INTR) => continue,
-            ready => ready.context("waiting for a front-end")?,
-        };
-        if !both[1].revents().is_empty() {
+        let Some(stream) = next_front_end(listener, stop)? else {
             return Ok(0);
-        }
-        let stream = match listener.accept() {
-            Ok((stream, _)) => stream,
-            // It hung up again before its turn, or somebody else who has the socket took it.
-            Err(error) if is_nobody(&error) => continue,
-            Err(error) => return Err(error).context("accepting a front-end"),
         };
         tracing::info!("Client connected, servicing requests");
         let ended = serve_connection(&stream, session, device, stop);
@@ -146,6 +132,60 @@ fn accept(
             (Err(error), AfterDisconnect::Exit) => return Err(error.into()),
         }
     }
+}
+
+/// How long to wait before a front-end is tried again that could not be accepted.
+const PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+
+/// Waits for a front-end; none when the daemon is to stop.
+fn next_front_end(listener: &UnixListener, stop: BorrowedFd<'_>) -> Result<Option<UnixStream>> {
+    let mut told = false;
+    loop {
+        let mut both = [
+            PollFd::from_borrowed_fd(stop, PollFlags::IN),
+            PollFd::new(listener, PollFlags::IN),
+        ];
+        if is_to_stop(&mut both, None)? {
+            return Ok(None);
+        }
+        let error = match listener.accept() {
+            Ok((stream, _)) => return Ok(Some(stream)),
+            // It hung up again before its turn, or somebody else who has the socket took it.
+            Err(error) if is_nobody(&error) => continue,
+            Err(error) if is_lack(&error) => error,
+            Err(error) => return Err(error).context("accepting a front-end"),
+        };
+        if !told {
+            tracing::warn!("a front-end cannot be accepted yet: {error}");
+            told = true;
+        }
+        // It keeps the listener readable: only the end of the lack is worth waking up for.
+        if is_to_stop(&mut both[..1], Some(&PAUSE))? {
+            return Ok(None);
+        }
+    }
+}
+
+/// Waits for any of them; whether the first is ready.
+fn is_to_stop(watched: &mut [PollFd<'_>], limit: Option<&Timespec>) -> Result<bool> {
+    loop {
+        match poll(watched, limit) {
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("waiting for a front-end"),
+            Ok(_) => return Ok(!watched[0].revents().is_empty()),
+        }
+    }
+}
+
+/// What passes when somebody closes a file or frees memory: here, or elsewhere on the host.
+fn is_lack(error: &std::io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
 }
 
 fn is_nobody(error: &std::io::Error) -> bool {

@@ -437,3 +437,51 @@ fn the_limit_of_open_files_is_what_was_asked_for() -> Result<()> {
     }
     Ok(())
 }
+
+/// While there is no descriptor for it, a front-end waits; nothing ends, and nothing turns in a circle.
+#[test]
+fn a_front_end_waits_while_descriptors_are_lacking() -> Result<()> {
+    const WAITING: &str = "a front-end cannot be accepted yet: Too many open files";
+    for mode in MODES {
+        let Some((share, mut daemon)) = started(mode)? else {
+            return Ok(());
+        };
+        await_log(&mut daemon, WAITS)?;
+        let server = *processes(&daemon)?.last().context("a process")?;
+        let limit = |current: u64, maximum: Option<u64>| {
+            let new = rustix::process::Rlimit {
+                current: Some(current),
+                maximum,
+            };
+            let pid = Pid::from_raw(server.cast_signed());
+            rustix::process::prlimit(pid, rustix::process::Resource::Nofile, new)
+        };
+        let maximum = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        let before = limit(3, maximum)?;
+        let early = UnixStream::connect(daemon.socket())?;
+        await_log(&mut daemon, WAITING)?;
+        let path = PathBuf::from(format!("/proc/{server}"));
+        let waits = |name: &str| -> Result<u64> { Ok(status(&path)?[name].parse()?) };
+        let woken = waits("voluntary_ctxt_switches")?;
+        std::thread::sleep(Duration::from_secs(1));
+        let woken = waits("voluntary_ctxt_switches")? - woken;
+        ensure!(woken < 30, "{mode}: {woken} times in a second");
+        ensure!(
+            daemon.log().matches(WAITING).count() == 1,
+            "{}",
+            daemon.log()
+        );
+        drop(early);
+        if mode == "none" {
+            // A signal ends it all the same.
+            let _late = UnixStream::connect(daemon.socket())?;
+            daemon.terminate()?;
+            daemon.expect_exit(0, LIMIT)?;
+            continue;
+        }
+        limit(before.current.context("a limit")?, before.maximum)?;
+        await_log(&mut daemon, LEAVES)?;
+        drop(share);
+    }
+    Ok(())
+}
