@@ -88,6 +88,8 @@ const IN_EACH_SANDBOX: &[&str] = &[
     "bridge_mount (test)",
     "frontend_parking (test)",
     "frontend_requests (test)",
+    "identity_requests (test)",
+    "store_errors (test)",
     "suites_pjdfstest (test)",
 ];
 
