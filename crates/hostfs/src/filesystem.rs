@@ -38,7 +38,7 @@ impl Filesystem for PassthroughFs {
             wanted |= InitFlags::SUBMOUNTS;
         }
         if options.kill_privileges == KillPrivilegesV2::On {
-            wanted |= InitFlags::HANDLE_KILLPRIV_V2;
+            wanted |= InitFlags::HANDLE_KILLPRIV_V2 | InitFlags::HANDLE_KILLPRIV;
         }
         if options.cache.targets() == Targets::Kept && !self.is_slow() {
             wanted |= InitFlags::CACHE_SYMLINKS;

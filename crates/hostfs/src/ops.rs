@@ -6,6 +6,7 @@ pub(crate) mod dir;
 pub(crate) mod io;
 pub(crate) mod ioctl;
 pub(crate) mod lookup;
+pub(crate) mod privileges;
 pub(crate) mod remove;
 pub(crate) mod rename;
 pub(crate) mod space;

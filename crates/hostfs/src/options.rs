@@ -35,7 +35,7 @@ pub enum ReaddirPlus {
     Off,
 }
 
-/// Whether set-id bits and capabilities are dropped here when the guest asks (`FUSE_HANDLE_KILLPRIV_V2`).
+/// Whether set-id bits and capabilities are dropped here (`FUSE_HANDLE_KILLPRIV` in the form that the guest has).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillPrivilegesV2 {
     /// Offered.

@@ -11,7 +11,8 @@ use virtiofs_protocol::op::{
     self, Extras, KillPrivileges, Mknod, NodeKind, OpenOptions, Permissions, Setattr,
 };
 use virtiofs_protocol::{
-    Caller, Errno, FileOffset, Filesystem, Gid, Guest as Theirs, InitFlags, Name, Uid,
+    Caller, Errno, FallocateMode, FileOffset, Filesystem, Gid, Guest as Theirs, InitFlags, Name,
+    Uid,
 };
 use virtiofs_testkit::bridge::share::skipped;
 
@@ -274,6 +275,78 @@ fn set_id_bits_go_when_the_guest_says_so_and_stay_when_not() {
     reset();
     guest.write(node, file, 0, b"y").unwrap();
     assert_eq!(mode_of(&path), 0o6755);
+}
+
+/// Before Linux 5.11: the guest leaves it to the daemon and says nothing (fuse.h, FUSE_HANDLE_KILLPRIV).
+#[test]
+fn with_the_first_form_every_write_and_truncation_drops_set_id_bits() {
+    if !is_root() {
+        return;
+    }
+    let share = tempfile::tempdir().unwrap();
+    let path = share.path().join("file");
+    std::fs::write(&path, b"contents").unwrap();
+    let mut guest = Guest::on(share.path()).without(InitFlags::HANDLE_KILLPRIV_V2);
+    guest.negotiated.flags.insert(InitFlags::HANDLE_KILLPRIV);
+    let node = guest.lookup(ROOT, "file").unwrap().node;
+    let file = guest.open(node, READ_WRITE).unwrap();
+    let size = |file| Setattr {
+        size: FileOffset::new(4).ok(),
+        file,
+        ..Setattr::default()
+    };
+    let cases: [(&str, &dyn Fn()); 5] = [
+        ("a write", &|| {
+            guest.write(node, file, 0, b"x").map(drop).unwrap();
+        }),
+        ("a truncation", &|| {
+            guest.setattr(node, size(None)).map(drop).unwrap();
+        }),
+        ("a truncation of what is open", &|| {
+            guest.setattr(node, size(Some(file))).map(drop).unwrap();
+        }),
+        ("an open that cuts", &|| {
+            let flags = bits(OFlags::WRONLY | OFlags::TRUNC);
+            guest.open(node, flags).map(drop).unwrap();
+        }),
+        ("an allocation", &|| {
+            guest
+                .fallocate((node, file), (0, 1 << 16), FallocateMode::empty())
+                .unwrap();
+        }),
+    ];
+    for (what, act) in cases {
+        set_mode(&path, 0o6755);
+        act();
+        assert_eq!(mode_of(&path), 0o755, "{what}");
+    }
+}
+
+/// FALLOCATE and COPY_FILE_RANGE have no flag for it, and the guest's kernel leaves it to the daemon.
+#[test]
+fn what_cannot_say_whether_set_id_bits_go_drops_them_unless_root_asks() {
+    if !is_root() {
+        return;
+    }
+    let share = tempfile::tempdir().unwrap();
+    let path = share.path().join("file");
+    std::fs::write(&path, b"contents").unwrap();
+    let mut guest = Guest::on(share.path());
+    for (caller, stays) in [(Caller::new(0, 0, 1), 0o6755), (ALICE, 0o755)] {
+        guest.caller = caller;
+        let node = guest.lookup(ROOT, "file").unwrap().node;
+        let file = guest.open(node, READ_WRITE).unwrap();
+        set_mode(&path, 0o6755);
+        guest
+            .fallocate((node, file), (0, 1 << 16), FallocateMode::empty())
+            .unwrap();
+        assert_eq!(mode_of(&path), stays, "allocated by {caller:?}");
+        set_mode(&path, 0o6755);
+        guest
+            .copy((node, file, 0), (node, file, 1 << 15), 4096)
+            .unwrap();
+        assert_eq!(mode_of(&path), stays, "copied by {caller:?}");
+    }
 }
 
 /// The guest's kernel has granted the right; the host's is not asked again as somebody else.

@@ -128,6 +128,11 @@ impl Caller {
         Self { uid, gid, pid }
     }
 
+    /// Whether the guest says that its root asks; it need not say so (`FUSE_INVALID_UIDGID`).
+    pub fn is_root(self) -> bool {
+        self.uid == 0
+    }
+
     /// The identity that a new object gets.
     ///
     /// # Errors

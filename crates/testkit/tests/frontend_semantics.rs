@@ -54,6 +54,8 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
         | flag::NO_OPEN_SUPPORT
         | flag::NO_OPENDIR_SUPPORT
         | flag::HAS_INODE_DAX
+        // The second form is there.
+        | flag::HANDLE_KILLPRIV
         | flag::MAP_ALIGNMENT;
     let rows: &[(&[&str], u64, u64)] = &[
         (
@@ -68,7 +70,11 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
         (&["--no-readdirplus"], 0, plus),
         (&["--writeback"], flag::WRITEBACK_CACHE, 0),
         (&["--no-announce-submounts"], 0, flag::SUBMOUNTS),
-        (&["--no-killpriv-v2"], 0, flag::HANDLE_KILLPRIV_V2),
+        (
+            &["--no-killpriv-v2"],
+            0,
+            flag::HANDLE_KILLPRIV_V2 | flag::HANDLE_KILLPRIV,
+        ),
         (&["--posix-acl=auto"], acls, 0),
         (&["--cache=never"], 0, flag::DIRECT_IO_ALLOW_MMAP),
         (

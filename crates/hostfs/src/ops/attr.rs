@@ -8,16 +8,17 @@ use rustix::fs::{
 };
 use rustix::path::DecInt;
 use virtiofs_protocol::op::{
-    Getattr, KillPrivileges, Permissions, Setattr, Statx as AskedStatx, Symlink, TimeChange,
+    Getattr, Permissions, Setattr, Statx as AskedStatx, Symlink, TimeChange,
 };
 use virtiofs_protocol::{
     Attr, AttrFlags, Context, Errno, ExtendedAttr, FileOffset, NodeId, Outcome, PageWriter, Refusal,
 };
 
 use crate::PassthroughFs;
-use crate::acting_as::{WithoutSetid, owner_gid, owner_uid};
+use crate::acting_as::{owner_gid, owner_uid};
 use crate::attributes::attributes;
 use crate::inode::Node;
+use crate::ops::privileges;
 use crate::root::WorkingDirectory;
 use crate::sys;
 
@@ -81,7 +82,7 @@ impl PassthroughFs {
             self.change_mode(held, mode)?;
         }
         if let Some(size) = op.size {
-            self.change_size(&node, held, size, &op)?;
+            self.change_size(cx, &node, size, &op)?;
         }
         if op.atime.is_some() || op.mtime.is_some() {
             let times = Timestamps {
@@ -106,8 +107,8 @@ impl PassthroughFs {
 
     fn change_size(
         &self,
+        cx: &Context<'_>,
         node: &Node,
-        held: BorrowedFd<'_>,
         size: FileOffset,
         op: &Setattr,
     ) -> Result<(), Errno> {
@@ -122,10 +123,7 @@ impl PassthroughFs {
             | FileType::BlockDevice
             | FileType::Unknown => return Err(Errno::INVAL),
         }
-        let _kill = match op.kill_privileges {
-            KillPrivileges::Yes => Some(WithoutSetid::begin()?),
-            KillPrivileges::No => None,
-        };
+        let _without_privileges = privileges::dropped_as_asked(cx, op.kill_privileges)?;
         if let Some(file) = op.file {
             let file = self.handles.file(file)?;
             match ftruncate(file.file()?, size.get_u64()) {
@@ -134,6 +132,8 @@ impl PassthroughFs {
                 done => return done,
             }
         }
+        let held = self.descriptor(node)?;
+        let held = held.as_fd();
         if self.working_directory == WorkingDirectory::Descriptors {
             return sys::raw::truncate(held, size);
         }

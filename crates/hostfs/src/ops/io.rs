@@ -4,19 +4,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl};
-use virtiofs_protocol::op::{
-    Flush, KillPrivileges, Open, OpenOptions, Read, Release, Write, WriteOrigin,
-};
+use virtiofs_protocol::op::{Flush, Open, OpenOptions, Read, Release, Write, WriteOrigin};
 use virtiofs_protocol::{
     Context, Errno, FileOffset, FopenFlags, GuestPages, InitFlags, Lane, NodeId, Opened, Outcome,
     Patience, Readable, Refusal, Writable,
 };
 
 use crate::PassthroughFs;
-use crate::acting_as::WithoutSetid;
 use crate::handle::{Handle, OpenFile, Placement};
 use crate::inode::Node;
-use crate::ops::{may_take_long, sleeps};
+use crate::ops::{may_take_long, privileges, sleeps};
 use crate::options::{DirectIo, NoAtime};
 use crate::sys;
 use crate::sys::raw::{IOV_MAX, RWF_APPEND, RWF_NOWAIT, RwFlags, preadv2, pwritev2};
@@ -49,12 +46,9 @@ impl PassthroughFs {
         }
         let flags = self.host_flags(cx, options.guest_flags);
         let held = self.descriptor(node)?;
-        let kill = options.kill_privileges == KillPrivileges::Yes && flags.contains(OFlags::TRUNC);
-        if flags.contains(OFlags::TRUNC) {
+        let _without_privileges = if flags.contains(OFlags::TRUNC) {
             self.drop_renamed_capability(cx, &held)?;
-        }
-        let _kill = if kill {
-            Some(WithoutSetid::begin()?)
+            privileges::dropped_as_asked(cx, options.kill_privileges)?
         } else {
             None
         };
@@ -158,10 +152,7 @@ impl PassthroughFs {
             (Placement::Append, WriteOrigin::PageCache) | (Placement::Offset, _) => 0,
         };
         self.drop_renamed_capability(cx, file)?;
-        let _kill = match op.kill_privileges {
-            KillPrivileges::Yes => Some(WithoutSetid::begin()?),
-            KillPrivileges::No => None,
-        };
+        let _without_privileges = privileges::dropped_as_asked(cx, op.kill_privileges)?;
         Ok(in_turns(op.size_bytes, from.iovecs().len(), 0, |done| {
             pwritev2(file.as_fd(), &from, done, behind(op.offset, done)?, flags)
         })?)

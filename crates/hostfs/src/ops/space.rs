@@ -5,13 +5,15 @@ use virtiofs_protocol::op::{CopyFileRange, Fallocate, Lseek, Whence};
 use virtiofs_protocol::{Context, Outcome};
 
 use crate::PassthroughFs;
-use crate::ops::{may_take_long, sleeps};
+use crate::ops::{may_take_long, privileges, sleeps};
 
 impl PassthroughFs {
     pub(crate) fn op_fallocate(&self, cx: &Context<'_>, op: Fallocate) -> Outcome<()> {
         let file = self.handles.file(op.file)?;
         let file = file.file()?;
         may_take_long(cx, &file.mount)?;
+        self.drop_renamed_capability(cx, file)?;
+        let _without_privileges = privileges::dropped_for_caller(cx)?;
         let mode = FallocateFlags::from_bits_retain(op.mode.bits());
         Ok(fallocate(
             file,
@@ -40,6 +42,8 @@ impl PassthroughFs {
         let (from, to) = (from.file()?, to.file()?);
         // Gigabytes may have to be copied, unless the store shares blocks.
         sleeps(cx)?;
+        self.drop_renamed_capability(cx, to)?;
+        let _without_privileges = privileges::dropped_for_caller(cx)?;
         let (mut from_offset, mut to_offset) = (op.from_offset.get_u64(), op.to_offset.get_u64());
         let len = usize::try_from(op.len_bytes).unwrap_or(usize::MAX);
         let copied = copy_file_range(from, Some(&mut from_offset), to, Some(&mut to_offset), len)?;

@@ -18,6 +18,7 @@ use virtiofs_protocol::{
 };
 
 use crate::PassthroughFs;
+use crate::ops::privileges;
 use crate::options::XattrPolicy;
 use crate::sys;
 use crate::xattr_rules::XattrRules;
@@ -152,7 +153,7 @@ impl PassthroughFs {
     }
 
     /// Takes a file's capabilities away before it changes, where the map has renamed them and the host's kernel
-    /// therefore does not (`FUSE_HANDLE_KILLPRIV_V2`: capabilities go with every write, truncate and chown).
+    /// therefore does not (`FUSE_HANDLE_KILLPRIV` in either form: capabilities go with every write, truncate and chown).
     pub(crate) fn drop_renamed_capability(
         &self,
         cx: &Context<'_>,
@@ -161,7 +162,7 @@ impl PassthroughFs {
         let Some(name) = &self.renamed_capability else {
             return Ok(());
         };
-        if !cx.negotiated.flags.contains(InitFlags::HANDLE_KILLPRIV_V2) {
+        if !privileges::are_ours(cx) {
             return Ok(());
         }
         match removexattr(DecInt::from_fd(&file), &**name) {

@@ -40,10 +40,12 @@ impl<F: Filesystem> Session<F> {
         let minor = u8::try_from(op.minor)
             .unwrap_or(u8::MAX)
             .min(Negotiated::NEWEST_MINOR);
-        let negotiated = Negotiated {
-            minor,
-            flags: op.offered & self.wanted(),
-        };
+        let mut flags = op.offered & self.wanted();
+        if flags.contains(InitFlags::HANDLE_KILLPRIV_V2) {
+            // The first form asks for more than the second: agreed on together they contradict each other.
+            flags.remove(InitFlags::HANDLE_KILLPRIV);
+        }
+        let negotiated = Negotiated { minor, flags };
         self.fs.begin(negotiated)?;
         self.negotiated
             .store(negotiated.to_bits(), Ordering::Release);

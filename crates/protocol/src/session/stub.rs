@@ -20,7 +20,10 @@ use crate::reply::{DirEntries, DirEntry, Push};
 pub(super) const TARGET: &[u8] = b"../target";
 
 /// What [`Stub`] wants from INIT: a flag of each word.
-pub(super) const WANTED: InitFlags = InitFlags::DO_READDIRPLUS.union(InitFlags::CREATE_SUPP_GROUP);
+pub(super) const WANTED: InitFlags = InitFlags::DO_READDIRPLUS
+    .union(InitFlags::CREATE_SUPP_GROUP)
+    .union(InitFlags::HANDLE_KILLPRIV)
+    .union(InitFlags::HANDLE_KILLPRIV_V2);
 
 /// Notes every call; answers READ and FSYNC only on threads that may sleep, once told to.
 #[derive(Debug, Default)]

@@ -74,7 +74,16 @@ fn flags_are_agreed_on_when_offered_and_wanted() {
     let form = InitFlags::MAX_PAGES | InitFlags::INIT_EXT | InitFlags::BIG_WRITES;
     let cases = [
         ("nothing", 0, InitFlags::empty()),
-        ("everything", u64::MAX, WANTED | form),
+        (
+            "everything: of two forms of one thing, the newer",
+            u64::MAX,
+            (WANTED - InitFlags::HANDLE_KILLPRIV) | form,
+        ),
+        (
+            "the older form alone",
+            InitFlags::HANDLE_KILLPRIV.bits(),
+            InitFlags::HANDLE_KILLPRIV,
+        ),
         (
             "one that is wanted",
             InitFlags::DO_READDIRPLUS.bits(),
