@@ -26,6 +26,7 @@ impl Filesystem for PassthroughFs {
             | InitFlags::AUTO_INVAL_DATA
             | InitFlags::ASYNC_DIO
             | InitFlags::PARALLEL_DIROPS
+            | InitFlags::EXPORT_SUPPORT
             | InitFlags::CREATE_SUPP_GROUP;
         let options = &self.options;
         if options.readdirplus == ReaddirPlus::ByPolicy && options.cache.readdirplus() {

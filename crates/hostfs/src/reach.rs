@@ -275,7 +275,8 @@ impl PassthroughFs {
         Ok(stat)
     }
 
-    fn stat_by_anchor(&self, node: &Node) -> Result<Statx, Errno> {
+    /// Looks at the inode where it was seen last; ESTALE when it is not there.
+    pub(crate) fn stat_by_anchor(&self, node: &Node) -> Result<Statx, Errno> {
         let (anchor, key) = {
             let state = node.value.state();
             (state.anchor.clone().ok_or(Errno::STALE)?, state.key)

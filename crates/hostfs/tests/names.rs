@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use kit::store::Store;
 use kit::{Guest, READ, READ_WRITE, ROOT};
 use virtiofs_hostfs::{CachePolicy, Options};
-use virtiofs_protocol::{Errno, NodeId, RenameFlags, Validity};
+use virtiofs_protocol::{Errno, InitFlags, LookupName, NodeId, RenameFlags, Validity};
 
 const PLAIN: RenameFlags = RenameFlags::empty();
 
@@ -320,4 +320,64 @@ fn names_that_are_free_are_told_by_policy_and_timeout() {
         assert_eq!(answer, told.ok_or(Errno::NOENT), "{cache:?}, {timeout:?}");
         assert_eq!(guest.fs.known_inodes(), 1);
     }
+}
+
+/// Each row: where the guest asks, what for, and the node that it gets.
+#[test]
+fn a_node_is_found_by_itself_and_a_directory_above_by_where_it_was_seen() {
+    use LookupName::{Myself, Parent};
+    let share = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(share.path().join("upper/lower")).unwrap();
+    std::fs::write(share.path().join("upper/file"), b"").unwrap();
+    let guest = Guest::forgetful(share.path());
+    let upper = guest.lookup(ROOT, "upper").unwrap().node;
+    let lower = guest.lookup(upper, "lower").unwrap().node;
+    let file = guest.lookup(upper, "file").unwrap().node;
+    let rows = [
+        (file, Myself, Ok(file)),
+        (file, Parent, Err(Errno::NOTDIR)),
+        (lower, Myself, Ok(lower)),
+        (lower, Parent, Ok(upper)),
+        (upper, Parent, Ok(ROOT)),
+        (ROOT, Myself, Ok(ROOT)),
+        // Nothing above the share is anybody's parent.
+        (ROOT, Parent, Ok(ROOT)),
+        (NodeId::from_raw(999), Myself, Err(Errno::STALE)),
+        (NodeId::from_raw(999), Parent, Err(Errno::STALE)),
+    ];
+    for held in ["descriptors", "names only"] {
+        for (node, name, want) in rows {
+            let found = guest.lookup_dots(node, name).map(|entry| entry.node);
+            assert_eq!(found, want, "{node:?}, {name:?} with {held}");
+        }
+        guest.cool();
+    }
+    // Each answer was a lookup: one by name, and one by itself each time.
+    guest.forget(file, 2);
+    assert!(guest.lookup_dots(file, Myself).is_ok());
+    guest.forget(file, 2);
+    assert_eq!(guest.lookup_dots(file, Myself), Err(Errno::STALE));
+
+    let silent = Guest::on(share.path()).without(InitFlags::EXPORT_SUPPORT);
+    for name in [Myself, Parent] {
+        assert_eq!(silent.lookup_dots(ROOT, name), Err(Errno::INVAL));
+    }
+}
+
+#[test]
+fn a_directory_that_the_host_moved_has_no_parent_until_it_is_looked_up() {
+    let share = tempfile::tempdir().unwrap();
+    let path = |name: &str| share.path().join(name);
+    for name in ["from/moved", "to"] {
+        std::fs::create_dir_all(path(name)).unwrap();
+    }
+    let guest = Guest::on(share.path());
+    let from = guest.lookup(ROOT, "from").unwrap().node;
+    let moved = guest.lookup(from, "moved").unwrap().node;
+    let to = guest.lookup(ROOT, "to").unwrap().node;
+    std::fs::rename(path("from/moved"), path("to/moved")).unwrap();
+    let above = || guest.lookup_dots(moved, LookupName::Parent);
+    assert_eq!(above(), Err(Errno::STALE));
+    assert_eq!(guest.lookup(to, "moved").unwrap().node, moved);
+    assert_eq!(above().unwrap().node, to);
 }

@@ -44,13 +44,13 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
         | flag::AUTO_INVAL_DATA
         | flag::ASYNC_DIO
         | flag::PARALLEL_DIROPS
+        | flag::EXPORT_SUPPORT
         | flag::MAX_PAGES
         | flag::CREATE_SUPP_GROUP;
     let plus = flag::DO_READDIRPLUS | flag::READDIRPLUS_AUTO;
     let acls = flag::POSIX_ACL | flag::DONT_MASK | flag::SETXATTR_EXT;
     let never = flag::POSIX_LOCKS
         | flag::FLOCK_LOCKS
-        | flag::EXPORT_SUPPORT
         | flag::NO_OPEN_SUPPORT
         | flag::NO_OPENDIR_SUPPORT
         | flag::HAS_INODE_DAX

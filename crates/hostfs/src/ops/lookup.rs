@@ -40,9 +40,42 @@ impl PassthroughFs {
                     found => found,
                 }
             }
-            // Sent only where EXPORT_SUPPORT was negotiated, which is not offered.
-            LookupName::Myself | LookupName::Parent => Err(Refusal::Errno(Errno::INVAL)),
+            LookupName::Myself | LookupName::Parent if !exports(cx) => {
+                Err(Refusal::Errno(Errno::INVAL))
+            }
+            LookupName::Myself => {
+                let node = self.node(cx, parent)?;
+                self.once_more(cx, &node)
+            }
+            LookupName::Parent => self.directory_above(cx, parent),
         }
+    }
+
+    /// The directory that a directory is in, by the table: no path is walked, so the root, which
+    /// is its own, is where that ends.
+    ///
+    /// ESTALE where the directory is not where it was seen last.
+    fn directory_above(&self, cx: &Context<'_>, node: NodeId) -> Outcome<Entry> {
+        let node = self.node(cx, node)?;
+        if !node.value.is_directory() {
+            return Err(Refusal::Errno(Errno::NOTDIR));
+        }
+        if node.number == NodeId::ROOT.raw() {
+            return self.once_more(cx, &node);
+        }
+        let anchor = node.value.state().anchor.clone();
+        let above = self.node(cx, anchor.ok_or(Errno::STALE)?.parent)?;
+        self.stat_by_anchor(&node)?;
+        self.once_more(cx, &above)
+    }
+
+    /// A node that the guest has a number of, with one lookup more.
+    fn once_more(&self, cx: &Context<'_>, node: &Node) -> Outcome<Entry> {
+        let stat = self.stat(node)?;
+        if !node.value.state().count_lookup() {
+            return Err(Refusal::Errno(Errno::STALE));
+        }
+        Ok(self.entry(cx, node, node, &stat))
     }
 
     /// Finds a name: one call where the belief about it is right, two where there is none.
@@ -212,6 +245,11 @@ impl PassthroughFs {
             .validity
             .unwrap_or_else(|| self.options.cache.validity(|| last_change(stat)))
     }
+}
+
+/// Whether the guest may look `.` and `..` up, because it exports the share itself.
+fn exports(cx: &Context<'_>) -> bool {
+    cx.negotiated.flags.contains(InitFlags::EXPORT_SUPPORT)
 }
 
 /// When the inode changed last: its contents, its attributes or, on most stores, its name.

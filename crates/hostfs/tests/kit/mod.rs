@@ -132,6 +132,11 @@ impl Guest {
         answer(self.fs.lookup(&self.cx(), parent, op::Lookup { name }))
     }
 
+    /// LOOKUP of `.` or `..`.
+    pub(crate) fn lookup_dots(&self, node: NodeId, name: LookupName<'_>) -> Result<Entry, Errno> {
+        answer(self.fs.lookup(&self.cx(), node, op::Lookup { name }))
+    }
+
     pub(crate) fn getattr(&self, node: NodeId) -> Result<Attributes, Errno> {
         let attr = self.fs.getattr(&self.cx(), node, Getattr { file: None });
         Ok(answer(attr)?.attributes)
