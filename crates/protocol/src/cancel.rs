@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use rustix::io::Errno;
+
 /// Why everything that waits is given up at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HangUp {
@@ -21,16 +23,23 @@ impl Cancel {
     const WAITED_FOR: u8 = 0;
     const INTERRUPTED: u8 = 1;
     const HUNG_UP: u8 = 2;
+    const CLOSED: u8 = 3;
 
     /// Marks the request as interrupted by the guest (INTERRUPT).
     pub fn interrupt(&self) {
-        // A hang-up is final; an interrupt that comes later changes nothing.
-        let _ = self.0.compare_exchange(
-            Self::WAITED_FOR,
-            Self::INTERRUPTED,
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
+        self.unless_given_up(Self::INTERRUPTED);
+    }
+
+    /// Marks the wait of a lock's owner that closed the file.
+    pub fn close(&self) {
+        self.unless_given_up(Self::CLOSED);
+    }
+
+    fn unless_given_up(&self, why: u8) {
+        // The first reason is the answer, but for a hang-up, which is final.
+        let _ = self
+            .0
+            .compare_exchange(Self::WAITED_FOR, why, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Marks the request as no longer waited for.
@@ -41,6 +50,19 @@ impl Cancel {
     /// Whether the guest sent INTERRUPT for it: only then may EINTR be answered.
     pub fn is_interrupted(&self) -> bool {
         self.0.load(Ordering::Acquire) == Self::INTERRUPTED
+    }
+
+    /// The answer to a wait for a lock that was given up; `None` while it goes on.
+    ///
+    /// EBADF is what Linux answers when a file is closed while its lock is being taken
+    /// (`fcntl_setlk`), ENOLCK what it answers when the other side of a remote lock is gone.
+    pub fn lock_refusal(&self) -> Option<Errno> {
+        match self.0.load(Ordering::Acquire) {
+            Self::INTERRUPTED => Some(Errno::INTR),
+            Self::CLOSED => Some(Errno::BADF),
+            Self::HUNG_UP => Some(Errno::NOLCK),
+            _ => None,
+        }
     }
 
     /// Whether nobody waits for the answer any more.
@@ -62,5 +84,24 @@ mod tests {
         cancel.hang_up();
         cancel.interrupt();
         assert!(cancel.is_hung_up() && !cancel.is_interrupted());
+    }
+
+    /// Each row: what befell a wait, in this order, and its answer.
+    #[test]
+    fn the_first_reason_is_the_answer_but_for_a_hang_up() {
+        let (interrupt, close, hang_up) = (Cancel::interrupt, Cancel::close, Cancel::hang_up);
+        type Reason = fn(&Cancel);
+        let cases: [(&[Reason], Option<Errno>); 5] = [
+            (&[], None),
+            (&[interrupt, close], Some(Errno::INTR)),
+            (&[close, interrupt], Some(Errno::BADF)),
+            (&[interrupt, hang_up], Some(Errno::NOLCK)),
+            (&[hang_up, close], Some(Errno::NOLCK)),
+        ];
+        for (reasons, answer) in cases {
+            let cancel = Cancel::default();
+            reasons.iter().for_each(|reason| reason(&cancel));
+            assert_eq!(cancel.lock_refusal(), answer);
+        }
     }
 }

@@ -251,6 +251,29 @@ pub trait Filesystem: Send + Sync {
         op: op::CopyFileRange,
     ) -> Outcome<u64>;
 
+    /// Finds a lock that would be in the way of this one; `None` when it would be granted.
+    fn getlk(
+        &self,
+        _cx: &Context<'_>,
+        _node: NodeId,
+        _op: op::Lock,
+    ) -> Outcome<Option<op::HeldLock>> {
+        not_there()
+    }
+
+    /// Takes or gives back a lock; EAGAIN when another owner's is in the way.
+    fn setlk(&self, _cx: &Context<'_>, _node: NodeId, _op: op::Lock) -> Outcome<()> {
+        not_there()
+    }
+
+    /// As [`setlk`](Self::setlk), but waits, on [`Lane::Lock`] only; [`Cancel::lock_refusal`] once it was given up.
+    fn setlkw(&self, _cx: &Context<'_>, _node: NodeId, _op: op::Lock) -> Outcome<()> {
+        not_there()
+    }
+
+    /// Some of the waits for locks were given up: each has to look at its [`Cancel`].
+    fn look_again(&self) {}
+
     /// Sets an extended attribute.
     fn setxattr(&self, _cx: &Context<'_>, _node: NodeId, _op: op::Setxattr<'_>) -> Outcome<()> {
         not_there()

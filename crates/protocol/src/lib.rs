@@ -53,4 +53,4 @@ pub use reply::{DirEntries, DirEntry, Push, ReplySpace};
 pub use request::{HEADER_BYTES, Head, Request, arguments_len};
 pub use rustix::io::Errno;
 pub use session::{Access, Completed, Served, Session, SessionOptions};
-pub use waiting::Ticket;
+pub use waiting::{MOST_LOCK_WAITS, Ticket};

@@ -22,7 +22,7 @@ pub use create::{Create, Extras, Link, Mkdir, Mknod, NodeKind, Permissions, Syml
 pub use dir::{Opendir, Readdir, Releasedir};
 pub use io::{Durability, Flush, Fsync, Open, OpenOptions, Read, Release, Write, WriteOrigin};
 pub use ioctl::{Ioctl, IoctlCommand};
-pub use lock::{Lock, LockKind, LockRange, LockType};
+pub use lock::{HeldLock, Lock, LockKind, LockRange, LockType};
 pub use lookup::{BatchForget, Forget, Lookup};
 pub use remove::{Rmdir, Unlink};
 pub use rename::Rename;

@@ -17,12 +17,13 @@ use rustix::io::Errno;
 
 use crate::cancel::HangUp;
 use crate::filesystem::{Context, Filesystem, Patience, Refusal};
+use crate::ids::NodeId;
 use crate::malformed::Malformed;
 use crate::negotiated::Negotiated;
-use crate::op::Op;
+use crate::op::{LockKind, Op};
 use crate::opcode::Opcode;
 use crate::request::{HEADER_BYTES, Head, Request};
-use crate::waiting::{Ticket, Waiting};
+use crate::waiting::{Claim, Ticket, Waiting};
 
 /// Whether the guest may change anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +94,7 @@ pub struct Session<F> {
 enum Answer {
     Reply(Result<usize, Errno>),
     None,
-    WouldSleep(crate::filesystem::Lane),
+    WouldSleep(crate::filesystem::Lane, Option<Claim>),
 }
 
 impl<F: Filesystem> Session<F> {
@@ -116,24 +117,28 @@ impl<F: Filesystem> Session<F> {
                 written_bytes: request.reply.finish(unique, result),
             },
             Answer::None => Served::NoReply,
-            Answer::WouldSleep(lane) => Served::Parked(self.waiting.park(unique, lane)),
+            Answer::WouldSleep(lane, claim) => match self.waiting.park(unique, lane, claim) {
+                Some(ticket) => Served::Parked(ticket),
+                None => Served::Replied {
+                    written_bytes: request.reply.finish(unique, Err(Errno::NOLCK)),
+                },
+            },
         }
     }
 
     /// Serves a parked request on a thread that may sleep; EINTR when it was interrupted before it began.
+    ///
+    /// A wait for a lock that is given up is answered EINTR, EBADF or ENOLCK: interrupted, its file
+    /// closed, the connection gone.
     pub fn resume(&self, mut request: Request<'_>, ticket: Ticket) -> Completed {
         let unique = request.head.unique();
-        let cancel = ticket.cancel();
-        let result = if cancel.is_interrupted() {
-            Err(Errno::INTR)
-        } else if cancel.is_hung_up() {
-            Err(Errno::IO)
-        } else {
-            match self.answer(&mut request, Patience::Until(cancel)) {
+        let result = match ticket.refusal() {
+            Some(errno) => Err(errno),
+            None => match self.answer(&mut request, Patience::Until(ticket.cancel())) {
                 Answer::Reply(result) => result,
                 // Requests without a reply never park, and a patient thread may sleep.
-                Answer::None | Answer::WouldSleep(_) => Err(Errno::IO),
-            }
+                Answer::None | Answer::WouldSleep(..) => Err(Errno::IO),
+            },
         };
         self.waiting.leave(&ticket);
         Completed {
@@ -141,17 +146,35 @@ impl<F: Filesystem> Session<F> {
         }
     }
 
-    /// Answers a parked request with EIO without serving it: the connection is coming down.
+    /// Answers a parked request without serving it, because the connection is coming down: EIO, and ENOLCK to
+    /// a wait for a lock.
     pub fn abandon(&self, request: Request<'_>, ticket: Ticket) -> Completed {
         self.waiting.leave(&ticket);
         Completed {
-            written_bytes: request.reply.finish(request.head.unique(), Err(Errno::IO)),
+            written_bytes: request
+                .reply
+                .finish(request.head.unique(), Err(ticket.abandoned())),
         }
     }
 
     /// Gives up all waits; their requests complete soon after.
     pub fn cancel_all(&self, _why: HangUp) {
-        self.waiting.hang_up();
+        if self.waiting.hang_up() {
+            self.fs.look_again();
+        }
+    }
+
+    /// Gives up the waits for locks, because a queue stops: they may never end by themselves.
+    pub fn cancel_lock_waits(&self) {
+        if self.waiting.hang_up_locks() {
+            self.fs.look_again();
+        }
+    }
+
+    /// Lets so many requests wait for locks at once, at most [`MOST_LOCK_WAITS`](crate::MOST_LOCK_WAITS); ENOLCK
+    /// beyond. Those who wait keep their place.
+    pub fn set_most_lock_waits(&self, most: usize) {
+        self.waiting.set_most_claims(most);
     }
 
     /// Ends the session: nodes, files and locks go, and the next INIT begins another one.
@@ -248,16 +271,49 @@ impl<F: Filesystem> Session<F> {
             op.nodes()
                 .for_each(|(node, count)| self.fs.forget(node, count));
         } else if let Op::Interrupt(op) = op {
-            self.waiting.interrupt(op.target);
+            if self.waiting.interrupt(op.target) {
+                self.fs.look_again();
+            }
         } else {
+            let node = request.head.node();
+            self.close_waits(node, &op);
+            let claim = claim(node, &op);
             return match self.dispatch(&cx, op, request) {
                 Ok(body_bytes) => Answer::Reply(Ok(body_bytes)),
                 Err(Refusal::Errno(errno)) => Answer::Reply(Err(errno)),
-                Err(Refusal::WouldSleep(lane)) => Answer::WouldSleep(lane),
+                Err(Refusal::WouldSleep(lane)) => Answer::WouldSleep(lane, claim),
             };
         }
         Answer::None
     }
+
+    /// Gives up the waits that a FLUSH or a RELEASE ends.
+    fn close_waits(&self, node: NodeId, op: &Op<'_>) {
+        let any = if let Op::Flush(flush) = op {
+            self.waiting.close(|claim| {
+                let key = (claim.node, claim.owner, claim.kind);
+                key == (node, flush.owner, LockKind::Posix)
+            })
+        } else if let Op::Release(release) = op {
+            self.waiting.close(|claim| claim.file == release.file)
+        } else {
+            false
+        };
+        if any {
+            self.fs.look_again();
+        }
+    }
+}
+
+/// The lock that a request may wait for.
+fn claim(node: NodeId, op: &Op<'_>) -> Option<Claim> {
+    let Op::Setlkw(lock) = op else { return None };
+    Some(Claim {
+        node,
+        file: lock.file,
+        owner: lock.owner,
+        kind: lock.kind,
+    })
 }
 
 /// The header's length must cover itself and not exceed the message; what lies behind is ignored.

@@ -1,6 +1,6 @@
 //! Locks: GETLK, SETLK, SETLKW.
 
-use crate::abi::LkIn;
+use crate::abi::{FileLock, LkIn};
 use crate::fields::Fields;
 use crate::ids::{Fh, LockOwner};
 use crate::malformed::Malformed;
@@ -23,6 +23,17 @@ pub enum LockType {
     Write,
     /// None any more.
     Unlock,
+}
+
+impl LockType {
+    /// F_RDLCK, F_WRLCK, F_UNLCK as all Linux architectures of virtio-fs number them.
+    fn to_wire(self) -> u32 {
+        match self {
+            Self::Read => 0,
+            Self::Write => 1,
+            Self::Unlock => 2,
+        }
+    }
 }
 
 /// First and last byte.
@@ -91,5 +102,34 @@ impl Lock {
             range,
             pid: raw.lk.pid.get(),
         })
+    }
+}
+
+/// A lock that stands in the way, as GETLK tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldLock {
+    /// Shared or exclusive.
+    pub lock_type: LockType,
+    /// Range.
+    pub range: LockRange,
+    /// Process in the guest that holds it; 0 for a holder outside, whose number means nothing there.
+    pub pid: u32,
+}
+
+impl HeldLock {
+    /// `struct fuse_lk_out`; without a lock the range does not count.
+    pub(crate) fn to_wire(held: Option<Self>) -> FileLock {
+        let nobody = Self {
+            lock_type: LockType::Unlock,
+            range: LockRange { start: 0, end: 0 },
+            pid: 0,
+        };
+        let held = held.unwrap_or(nobody);
+        FileLock {
+            start: held.range.start.into(),
+            end: held.range.end.into(),
+            type_: held.lock_type.to_wire().into(),
+            pid: held.pid.into(),
+        }
     }
 }

@@ -5,12 +5,13 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::{Access, Session};
 use crate::abi::{
-    AttrOut, CopyFileRangeOut, EntryOut, GetxattrOut, IoctlOut, Kstatfs, LseekOut, OpenOut,
-    StatxOut, WriteOut,
+    AttrOut, CopyFileRangeOut, EntryOut, FileLock, GetxattrOut, IoctlOut, Kstatfs, LseekOut,
+    OpenOut, StatxOut, WriteOut,
 };
 use crate::cancel::HangUp;
 use crate::filesystem::{Context, Filesystem, Opened, Outcome, Refusal};
-use crate::op::{IoctlCommand, Op};
+use crate::flags::InitFlags;
+use crate::op::{HeldLock, IoctlCommand, LockKind, Op};
 use crate::pages::{GuestPages, PageWriter};
 use crate::reply::ReplySpace;
 use crate::request::Request;
@@ -147,9 +148,12 @@ impl<F: Filesystem> Session<F> {
             }
             // Not served; ENOSYS tells a Linux guest to do without from now on.
             Op::Access { .. } | Op::Poll(_) | Op::Bmap(_) => absent(),
-            Op::Getlk(_) | Op::Setlk(_) | Op::Setlkw(_) | Op::Setupmapping | Op::Removemapping => {
-                absent()
-            }
+            Op::Setupmapping | Op::Removemapping => absent(),
+            // A guest that did not agree keeps these locks to itself, and sends none.
+            Op::Getlk(op) | Op::Setlk(op) | Op::Setlkw(op) if !agreed(cx, op.kind) => absent(),
+            Op::Getlk(op) => put(reply, &HeldLock::to_wire(fs.getlk(cx, node, op)?)),
+            Op::Setlk(op) => empty(fs.setlk(cx, node, op)),
+            Op::Setlkw(op) => empty(fs.setlkw(cx, node, op)),
             // Answered by nothing at all, before this.
             Op::Forget(_) | Op::BatchForget(_) | Op::Interrupt(_) => Ok(0),
         }
@@ -202,7 +206,8 @@ pub(super) fn fixed_reply_bytes(op: &Op<'_>) -> usize {
         Op::Setxattr(_) | Op::Getxattr(_) | Op::Listxattr(_) | Op::Removexattr(_) => 0,
         Op::Statx(_) => size_of::<StatxOut>(),
         Op::Ioctl(op) => size_of::<IoctlOut>().saturating_add(op.output_bytes),
-        Op::Getlk(_) | Op::Setlk(_) | Op::Setlkw(_) | Op::Poll(_) => 0,
+        Op::Getlk(_) => size_of::<FileLock>(),
+        Op::Setlk(_) | Op::Setlkw(_) | Op::Poll(_) => 0,
         Op::Bmap(_) | Op::Setupmapping | Op::Removemapping => 0,
     }
 }
@@ -267,6 +272,14 @@ fn ioctl(reply: &mut ReplySpace<'_>, output: &[u8]) -> Outcome<usize> {
 
 fn empty(outcome: Outcome<()>) -> Outcome<usize> {
     outcome.map(|()| 0)
+}
+
+/// Whether locks of this family are taken here.
+fn agreed(cx: &Context<'_>, kind: LockKind) -> bool {
+    cx.negotiated.flags.contains(match kind {
+        LockKind::Posix => InitFlags::POSIX_LOCKS,
+        LockKind::Flock => InitFlags::FLOCK_LOCKS,
+    })
 }
 
 fn absent() -> Outcome<usize> {

@@ -30,6 +30,7 @@ pub(super) const WANTED: InitFlags = InitFlags::DO_READDIRPLUS
 pub(super) struct Stub {
     calls: Mutex<Vec<String>>,
     pub(super) sleepy: AtomicBool,
+    pub(super) held: Mutex<Option<op::HeldLock>>,
 }
 
 impl Stub {
@@ -282,6 +283,26 @@ impl Filesystem for Stub {
         self.note("readdirplus");
         let (Push::Done | Push::Full) = into.push_plus(None, &ENTRY);
         Ok(())
+    }
+
+    fn getlk(&self, _: &Context<'_>, _: NodeId, _: op::Lock) -> Outcome<Option<op::HeldLock>> {
+        self.note("getlk");
+        Ok(*self.held.lock().unwrap())
+    }
+
+    fn setlk(&self, _: &Context<'_>, _: NodeId, _: op::Lock) -> Outcome<()> {
+        self.done("setlk")
+    }
+
+    fn setlkw(&self, cx: &Context<'_>, _: NodeId, _: op::Lock) -> Outcome<()> {
+        if self.sleepy.load(Ordering::Relaxed) && matches!(cx.patience, Patience::Never) {
+            return Err(Refusal::WouldSleep(Lane::Lock));
+        }
+        self.done("setlkw")
+    }
+
+    fn look_again(&self) {
+        self.note("look again");
     }
 
     fn fsyncdir(&self, _: &Context<'_>, _: NodeId, _: op::Fsync) -> Outcome<()> {

@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::stub::Stub;
 use super::*;
 use crate::abi::{InHeader, OutHeader};
+use crate::flags::InitFlags;
 use crate::request::arguments_len;
 use crate::testing::Memory;
 use crate::testing::golden::{self, Bytes};
@@ -154,8 +155,21 @@ fn fresh(access: Access) -> Session<Stub> {
     Session::new(Stub::default(), options)
 }
 
-/// A session after INIT.
+/// A session after INIT, in which locks were agreed on as well.
 fn active(access: Access) -> Session<Stub> {
+    let session = after_init(access);
+    let agreed = session.agreed().unwrap();
+    let with_locks = Negotiated {
+        flags: agreed.flags | InitFlags::POSIX_LOCKS | InitFlags::FLOCK_LOCKS,
+        ..agreed
+    };
+    let bits = with_locks.to_bits();
+    session.negotiated.store(bits, Ordering::Relaxed);
+    session
+}
+
+/// A session after INIT.
+fn after_init(access: Access) -> Session<Stub> {
     let session = fresh(access);
     let answered = Message::golden(Opcode::Init).serve(&session);
     assert_eq!(answered.body_bytes(), Some(64));

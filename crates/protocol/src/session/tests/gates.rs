@@ -39,9 +39,6 @@ fn unknown_requests_are_not_implemented() {
 
 /// Each row of SEMANTICS.md that says "not yet".
 const UNSERVED: &[Opcode] = &[
-    Opcode::Getlk,
-    Opcode::Setlk,
-    Opcode::Setlkw,
     Opcode::Access,
     Opcode::Poll,
     Opcode::Bmap,
@@ -57,6 +54,17 @@ fn requests_without_an_implementation_say_so() {
         let absent = answered == Answered::Error(Errno::NOSYS);
         assert_eq!(absent, UNSERVED.contains(&opcode), "{opcode:?}");
         assert_eq!(session.malformed_count(), 0, "{opcode:?}");
+    }
+}
+
+/// A guest that did not agree keeps its locks to itself.
+#[test]
+fn locks_that_were_not_agreed_on_are_not_implemented() {
+    for opcode in [Opcode::Getlk, Opcode::Setlk, Opcode::Setlkw] {
+        let session = after_init(Access::ReadWrite);
+        let answered = Message::golden(opcode).serve(&session);
+        assert_eq!(answered, Answered::Error(Errno::NOSYS), "{opcode:?}");
+        assert!(session.filesystem().calls().is_empty(), "{opcode:?}");
     }
 }
 

@@ -138,3 +138,80 @@ fn a_parked_request_without_room_is_completed_empty() {
     let ticket = park(&session, &fsync);
     assert_eq!(resume(&session, &fsync, ticket), Answered::Empty);
 }
+
+/// Each row: what ends a wait for a lock, and its answer.
+#[test]
+fn a_wait_for_a_lock_ends_with_what_it_waits_for_nobody_else() {
+    type End = fn(&Session<Stub>);
+    let cases: [(&str, End, Option<Errno>); 9] = [
+        ("nothing", |_| (), None),
+        ("INTERRUPT", |s| interrupt(s, UNIQUE), Some(Errno::INTR)),
+        ("INTERRUPT of another", |s| interrupt(s, 77), None),
+        (
+            "FLUSH of its owner",
+            |s| drop(Message::golden(Opcode::Flush).serve(s)),
+            Some(Errno::BADF),
+        ),
+        ("FLUSH of another owner", |s| drop(flush(6).serve(s)), None),
+        (
+            "RELEASE",
+            |s| drop(Message::golden(Opcode::Release).serve(s)),
+            Some(Errno::BADF),
+        ),
+        (
+            "a queue stops",
+            |s| s.cancel_lock_waits(),
+            Some(Errno::NOLCK),
+        ),
+        (
+            "the front-end leaves",
+            |s| s.cancel_all(HangUp::Disconnected),
+            Some(Errno::NOLCK),
+        ),
+        (
+            "DESTROY",
+            |s| drop(Message::golden(Opcode::Destroy).serve(s)),
+            Some(Errno::NOLCK),
+        ),
+    ];
+    for (what, end, errno) in cases {
+        let session = sleepy();
+        let setlkw = Message::golden(Opcode::Setlkw);
+        let ticket = park(&session, &setlkw);
+        assert_eq!(ticket.lane(), Lane::Lock, "{what}");
+        end(&session);
+        let heard = session.filesystem().calls();
+        let told = heard.iter().any(|call| call == "look again");
+        assert_eq!(told, errno.is_some(), "{what}: {heard:?}");
+        let want = errno.map_or(Answered::Body(Vec::new()), Answered::Error);
+        assert_eq!(resume(&session, &setlkw, ticket), want, "{what}");
+    }
+}
+
+/// FLUSH by another owner than the golden one.
+fn flush(owner: u64) -> Message {
+    Message::new(Opcode::Flush, Bytes::new().u64(5).u64(0).u64(owner))
+}
+
+#[test]
+fn what_is_no_wait_for_a_lock_goes_on_when_a_queue_stops() {
+    let session = sleepy();
+    let read = Message::golden(Opcode::Read);
+    let ticket = park(&session, &read);
+    session.cancel_lock_waits();
+    assert!(session.filesystem().calls().is_empty());
+    assert_eq!(resume(&session, &read, ticket).body_bytes(), Some(4096));
+}
+
+#[test]
+fn too_many_waits_for_locks_are_refused_and_a_place_becomes_free_again() {
+    let session = sleepy();
+    let setlkw = Message::golden(Opcode::Setlkw);
+    session.set_most_lock_waits(3);
+    let mut tickets: Vec<Ticket> = (0..3).map(|_| park(&session, &setlkw)).collect();
+    assert_eq!(setlkw.serve(&session), Answered::Error(Errno::NOLCK));
+    let (completed, room) = setlkw.with(|request| session.abandon(request, tickets.pop().unwrap()));
+    let answered = Answered::read(completed.written_bytes, &room);
+    assert_eq!(answered, Answered::Error(Errno::NOLCK));
+    park(&session, &setlkw);
+}

@@ -1,6 +1,7 @@
 //! Replies have the length that Linux expects, or there is no room for them.
 
 use super::*;
+use crate::op::{HeldLock, LockRange, LockType};
 
 /// Length of a successful reply's body, from the structs of `fuse.h`; `None` for what has no reply
 /// or is not served.
@@ -35,8 +36,10 @@ fn body_bytes(opcode: Opcode) -> Option<usize> {
         // struct fuse_statx_out; struct fuse_ioctl_out and the eight bytes that the golden request asks for.
         Opcode::Statx => Some(288),
         Opcode::Ioctl => Some(24),
-        Opcode::Getlk | Opcode::Setlk | Opcode::Setlkw | Opcode::Access => None,
-        Opcode::Poll | Opcode::Bmap => None,
+        // struct fuse_lk_out.
+        Opcode::Getlk => Some(24),
+        Opcode::Setlk | Opcode::Setlkw => Some(0),
+        Opcode::Access | Opcode::Poll | Opcode::Bmap => None,
         Opcode::Setupmapping | Opcode::Removemapping => None,
     }
 }
@@ -175,4 +178,20 @@ fn a_copy_counts_as_far_as_its_reply_can() {
     );
     let long = Message::golden(Opcode::CopyFileRange64).serve(&session);
     assert_eq!(long, Answered::Body(Bytes::new().u64(1 << 40).0));
+}
+
+#[test]
+fn getlk_tells_who_holds_the_lock_or_that_nobody_does() {
+    let session = active(Access::ReadWrite);
+    let getlk = Message::golden(Opcode::Getlk);
+    let free = Bytes::new().u64(0).u64(0).u32(2).u32(0);
+    assert_eq!(getlk.serve(&session), Answered::Body(free.0));
+    let held = HeldLock {
+        lock_type: LockType::Write,
+        range: LockRange { start: 3, end: 9 },
+        pid: 44,
+    };
+    *session.filesystem().held.lock().unwrap() = Some(held);
+    let taken = Bytes::new().u64(3).u64(9).u32(1).u32(44);
+    assert_eq!(getlk.serve(&session), Answered::Body(taken.0));
 }
