@@ -11,7 +11,7 @@ use virtiofs_protocol::{
 use crate::PassthroughFs;
 use crate::cache::Targets;
 use crate::options::{
-    KillPrivilegesV2, PosixAcl, ReaddirPlus, SharedMappings, Submounts, Writeback,
+    KillPrivilegesV2, PosixAcl, ReaddirPlus, RemoteLocks, SharedMappings, Submounts, Writeback,
 };
 
 /// What ACLs take: the umask, which a default ACL replaces, is then applied here.
@@ -47,6 +47,12 @@ impl Filesystem for PassthroughFs {
         if options.shared_mappings == SharedMappings::Always {
             wanted |= InitFlags::DIRECT_IO_ALLOW_MMAP;
         }
+        if options.posix_locks == RemoteLocks::On {
+            wanted |= InitFlags::POSIX_LOCKS;
+        }
+        if options.flocks == RemoteLocks::On {
+            wanted |= InitFlags::FLOCK_LOCKS;
+        }
         if options.posix_acl != PosixAcl::Off {
             wanted |= POSIX_ACLS;
         }
@@ -66,6 +72,7 @@ impl Filesystem for PassthroughFs {
     }
 
     fn end(&self, _why: HangUp) {
+        self.locks.clear();
         self.handles.clear();
         self.hot.clear();
         self.inodes.clear();
@@ -247,6 +254,27 @@ impl Filesystem for PassthroughFs {
         op: op::CopyFileRange,
     ) -> Outcome<u64> {
         self.op_copy_file_range(cx, op)
+    }
+
+    fn getlk(
+        &self,
+        cx: &Context<'_>,
+        _node: NodeId,
+        op: op::Lock,
+    ) -> Outcome<Option<op::HeldLock>> {
+        self.op_getlk(cx, op)
+    }
+
+    fn setlk(&self, cx: &Context<'_>, _node: NodeId, op: op::Lock) -> Outcome<()> {
+        self.op_setlk(cx, op)
+    }
+
+    fn setlkw(&self, cx: &Context<'_>, _node: NodeId, op: op::Lock) -> Outcome<()> {
+        self.op_setlkw(cx, op)
+    }
+
+    fn look_again(&self) {
+        self.locks.waits.look_again();
     }
 
     fn setxattr(&self, cx: &Context<'_>, node: NodeId, op: op::Setxattr<'_>) -> Outcome<()> {

@@ -5,8 +5,10 @@ pub(crate) mod cursor;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
+use rustix::fs::OFlags;
 use virtiofs_protocol::{Errno, Fh, NodeId};
 
+use crate::locks::flock::Flock;
 use crate::mounts::Mount;
 use crate::slab::{Row, Slab};
 use cursor::Cursor;
@@ -27,6 +29,9 @@ pub(crate) struct OpenFile {
     pub(crate) descriptor: OwnedFd,
     pub(crate) mount: Arc<Mount>,
     pub(crate) placement: Placement,
+    /// What the guest may do with it: `O_RDONLY`, `O_WRONLY` or `O_RDWR`.
+    pub(crate) access: OFlags,
+    pub(crate) flock: Flock,
 }
 
 /// An open directory.
@@ -148,9 +153,13 @@ impl Handles {
         self.0.find(|handle| handle.node() == node)
     }
 
-    /// Gives all numbers back.
+    /// Gives all numbers back, and all locks.
     pub(crate) fn clear(&self) {
-        self.0.clear_except(0);
+        for row in self.0.clear_except(0) {
+            if let Handle::File(file) = &row.value {
+                file.flock.release(file.as_fd());
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! - `hot` bounds the descriptors that inodes hold, and finds those that are idle; `reserve` keeps
 //!   some free for inodes that lose their name;
 //! - `retired` keeps what was forgotten until there is time to close it;
+//! - `locks` takes the guest's locks on the host, and wakes those who wait for one;
 //! - `handle` knows what is open; `mounts` what kind of store holds it; `acting_as` who asks, and
 //!   `handover` where that need not be known before;
 //! - `idmap` gives users and groups their numbers, and `xattr_rules` gives extended attributes their names on the other side;
@@ -24,6 +25,7 @@ mod handover;
 mod hot;
 mod idmap;
 mod inode;
+mod locks;
 mod mounts;
 mod ops;
 mod options;
@@ -40,8 +42,8 @@ mod xattr_rules;
 pub use cache::CachePolicy;
 pub use idmap::{BadIdRules, IdMap, IdRange, IdRule, Identities};
 pub use options::{
-    DirectIo, KillPrivilegesV2, NoAtime, Options, PosixAcl, ReaddirPlus, SharedMappings, Submounts,
-    Writeback, XattrPolicy,
+    DirectIo, KillPrivilegesV2, NoAtime, Options, PosixAcl, ReaddirPlus, RemoteLocks,
+    SharedMappings, Submounts, Writeback, XattrPolicy,
 };
 pub use root::SharedRoot;
 pub use xattr_rules::{BadXattrMap, XattrRules};
@@ -58,6 +60,7 @@ use handle::Handles;
 use hot::Hot;
 use inode::key::Key;
 use inode::table::{Newcomer, Table};
+use locks::Locks;
 use mounts::Mounts;
 use reserve::Reserve;
 use retired::Retired;
@@ -72,6 +75,7 @@ pub struct PassthroughFs {
     inodes: Table,
     hot: Hot,
     handles: Handles,
+    locks: Locks,
     mounts: Mounts,
     reserve: Reserve,
     retired: Retired,
@@ -83,16 +87,21 @@ pub struct PassthroughFs {
 
 impl PassthroughFs {
     /// Serves `root`. Sets the process's umask to zero: modes arrive with the guest's umask applied.
+    /// With remote locks it takes SIGURG for itself, to end waits.
     ///
     /// # Errors
     ///
     /// The host's, when the root cannot be looked at.
     pub fn new(root: SharedRoot, options: Options) -> Result<Self, Errno> {
         rustix::process::umask(rustix::fs::Mode::empty());
+        if [options.posix_locks, options.flocks].contains(&RemoteLocks::On) {
+            sys::lock::prepare_to_wake()?;
+        }
         let fs = Self {
             inodes: Table::new(options.max_inodes.map(|limit| limit.saturating_add(1))),
             hot: Hot::new(options.descriptor_budget, options.descriptor_idle),
             handles: Handles::new(),
+            locks: Locks::default(),
             mounts: Mounts::default(),
             reserve: Reserve::default(),
             retired: Retired::default(),

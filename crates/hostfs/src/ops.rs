@@ -5,6 +5,7 @@ pub(crate) mod create;
 pub(crate) mod dir;
 pub(crate) mod io;
 pub(crate) mod ioctl;
+pub(crate) mod lock;
 pub(crate) mod lookup;
 pub(crate) mod privileges;
 pub(crate) mod remove;

@@ -91,6 +91,15 @@ pub enum PosixAcl {
     Required,
 }
 
+/// Where locks of one family are taken (`--posix-lock`, `--flock`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoteLocks {
+    /// In the guest alone: its processes exclude one another, and nobody else.
+    Off,
+    /// On the host, where other guests and the host's processes see them.
+    On,
+}
+
 /// Choices and limits of a [`PassthroughFs`](crate::PassthroughFs).
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -118,6 +127,10 @@ pub struct Options {
     pub posix_acl: PosixAcl,
     /// Whose number is whose.
     pub identities: Identities,
+    /// Where `fcntl(2)` locks are taken.
+    pub posix_locks: RemoteLocks,
+    /// Where `flock(2)` locks are.
+    pub flocks: RemoteLocks,
     /// Most inodes known to the guest at once; `None` is no limit. ENOMEM beyond.
     pub max_inodes: Option<u64>,
     /// Most descriptors kept for inodes; open files come on top.
@@ -141,6 +154,8 @@ impl Default for Options {
             xattr: XattrPolicy::Off,
             posix_acl: PosixAcl::Off,
             identities: Identities::default(),
+            posix_locks: RemoteLocks::Off,
+            flocks: RemoteLocks::Off,
             max_inodes: None,
             descriptor_budget: 512,
             descriptor_idle: Duration::from_secs(5),

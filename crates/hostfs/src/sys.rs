@@ -4,6 +4,7 @@
 //! descriptor. `unsafe` is for the calls that rustix lacks, in [`raw`].
 
 pub(crate) mod ioctl;
+pub(crate) mod lock;
 pub(crate) mod raw;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -13,7 +13,8 @@ use virtiofs_protocol::{
 use crate::PassthroughFs;
 use crate::handle::{Handle, OpenFile, Placement};
 use crate::inode::Node;
-use crate::ops::{may_take_long, privileges, sleeps};
+use crate::locks::flock::Flock;
+use crate::ops::{may_take_long, privileges};
 use crate::options::{DirectIo, NoAtime};
 use crate::sys;
 use crate::sys::raw::{IOV_MAX, RWF_APPEND, RWF_NOWAIT, RwFlags, preadv2, pwritev2};
@@ -98,6 +99,8 @@ impl PassthroughFs {
             descriptor,
             mount: Arc::clone(&node.value.mount),
             placement,
+            access: OFlags::from_bits_retain(guest_flags) & OFlags::RWMODE,
+            flock: Flock::default(),
         };
         let handle = self.handles.insert(Handle::File(file))?;
         let mut flags = self.options.cache.file_flags();
@@ -161,15 +164,21 @@ impl PassthroughFs {
     pub(crate) fn op_flush(&self, cx: &Context<'_>, op: Flush) -> Outcome<()> {
         let file = self.handles.file(op.file)?;
         let file = file.file()?;
+        may_take_long(cx, &file.mount)?;
+        self.locks.flush(file.node, op.owner);
         if file.mount.slow {
             // Stores that report errors at close do so for each descriptor that is closed.
-            sleeps(cx)?;
             sys::raw::close(self.retried(|| rustix::io::fcntl_dupfd_cloexec(file, 0))?)?;
         }
         Ok(())
     }
 
     pub(crate) fn op_release(&self, op: Release) -> Outcome<()> {
+        let file = self.handles.file(op.file)?;
+        if let Ok(file) = file.file() {
+            self.locks.release(file.node, op.file);
+            file.flock.release(file.as_fd());
+        }
         Ok(self.handles.remove(op.file)?)
     }
 }
