@@ -25,6 +25,9 @@ const DRAIN_STEP: Duration = Duration::from_millis(1);
 /// Largest split ring (virtio 1.3, 2.7), in entries.
 const MOST_ENTRIES: u32 = 32_768;
 
+/// A request without data, where descriptors are not indirect: header, arguments, header of the reply; and one more.
+const DESCRIPTORS_PER_WAIT: u16 = 4;
+
 type Refused = &'static str;
 
 /// One queue as described so far.
@@ -255,6 +258,7 @@ impl<F: Filesystem + 'static> Queues<F> {
         let worker = Worker::start(name, work, available).map_err(|_| "no thread left")?;
         queue.worker = Some(Arc::clone(&worker));
         self.count_served();
+        self.bound_lock_waits();
         self.monitor.watch(&worker).map_err(|_| "no thread left")
     }
 
@@ -262,6 +266,17 @@ impl<F: Filesystem + 'static> Queues<F> {
         let requests = self.queues.iter().skip(1);
         let served = requests.filter(|queue| queue.worker.is_some());
         self.processors.shared_by(served.count());
+    }
+
+    /// Keeps descriptors of the smallest request queue free from waits for locks, so that the request which
+    /// ends them can be made.
+    fn bound_lock_waits(&self) {
+        let requests = self.queues.iter().skip(1);
+        let sizes = requests.filter_map(|queue| queue.worker.as_ref().map(|_| queue.size));
+        if let Some(size) = sizes.min() {
+            let waits = (size / DESCRIPTORS_PER_WAIT).saturating_sub(1);
+            self.session.set_most_lock_waits(waits.into());
+        }
     }
 
     /// Stops a queue and forgets its kick (GET_VRING_BASE); returns the index to go on from.
@@ -274,16 +289,22 @@ impl<F: Filesystem + 'static> Queues<F> {
     }
 
     /// Stops queues and waits for what is in flight, some seconds at most.
+    ///
+    /// What waits for a lock may do so for ever: it is given up, on all queues.
     fn halt(&mut self, indices: &[u32]) {
-        self.halt_and(indices, |_| {});
+        self.halt_and(indices, |queues, in_flight| {
+            if in_flight > 0 {
+                queues.session.cancel_lock_waits();
+            }
+        });
     }
 
     /// As [`Queues::halt`]; does something about what is in flight before it waits.
-    fn halt_and(&mut self, indices: &[u32], before_waiting: impl FnOnce(&Self)) {
+    fn halt_and(&mut self, indices: &[u32], before_waiting: impl FnOnce(&Self, usize)) {
         let deadline = Instant::now() + DRAIN;
         let stopped = self.stop_popping(indices, deadline);
-        before_waiting(self);
         let in_flight = || stopped.iter().map(|used| used.in_flight()).sum::<usize>();
+        before_waiting(self, in_flight());
         while in_flight() > 0 && Instant::now() < deadline {
             std::thread::sleep(DRAIN_STEP);
         }
@@ -363,7 +384,7 @@ impl<F: Filesystem + 'static> Queues<F> {
     /// Stops everything and gives up what waits.
     pub(super) fn tear_down(&mut self, why: HangUp) {
         let all: Vec<u32> = (0..MOST_QUEUES).collect();
-        self.halt_and(&all, |queues| {
+        self.halt_and(&all, |queues, _| {
             queues.session.cancel_all(why);
             queues.pool.abandon_waiting();
         });
