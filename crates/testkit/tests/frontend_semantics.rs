@@ -49,9 +49,7 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
         | flag::CREATE_SUPP_GROUP;
     let plus = flag::DO_READDIRPLUS | flag::READDIRPLUS_AUTO;
     let acls = flag::POSIX_ACL | flag::DONT_MASK | flag::SETXATTR_EXT;
-    let never = flag::POSIX_LOCKS
-        | flag::FLOCK_LOCKS
-        | flag::NO_OPEN_SUPPORT
+    let never = flag::NO_OPEN_SUPPORT
         | flag::NO_OPENDIR_SUPPORT
         | flag::HAS_INODE_DAX
         // The second form is there.
@@ -61,7 +59,7 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
         (
             &[],
             plus | flag::SUBMOUNTS | flag::HANDLE_KILLPRIV_V2 | flag::CACHE_SYMLINKS,
-            acls | flag::WRITEBACK_CACHE,
+            acls | flag::WRITEBACK_CACHE | flag::POSIX_LOCKS | flag::FLOCK_LOCKS,
         ),
         (&["--cache=never"], 0, plus | flag::CACHE_SYMLINKS),
         (&["--cache=metadata"], plus | flag::CACHE_SYMLINKS, 0),
@@ -82,6 +80,8 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
             flag::DIRECT_IO_ALLOW_MMAP,
             0,
         ),
+        (&["--posix-lock"], flag::POSIX_LOCKS, flag::FLOCK_LOCKS),
+        (&["--flock"], flag::FLOCK_LOCKS, flag::POSIX_LOCKS),
     ];
     for (arguments, agreed, refused) in rows {
         let share = tempfile::tempdir()?;

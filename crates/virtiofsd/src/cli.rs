@@ -239,7 +239,7 @@ pub struct AttributeArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Locks")]
 pub struct LockArgs {
-    /// Take the guest's POSIX locks on the host as well
+    /// Take the guest's POSIX locks (fcntl) on the host, where others see them; Linux guests cannot interrupt a wait then
     #[arg(long, overrides_with = "no_posix_lock")]
     pub posix_lock: bool,
     #[allow(
@@ -249,7 +249,7 @@ pub struct LockArgs {
     #[arg(long, hide = true, overrides_with = "posix_lock")]
     pub no_posix_lock: bool,
 
-    /// Take the guest's flock locks on the host as well
+    /// Take the guest's flock locks on the host, where others see them; Linux guests cannot interrupt a wait then
     #[arg(long, overrides_with = "no_flock")]
     pub flock: bool,
     #[allow(missing_docs, reason = "hidden opposite of --flock, for '-o no_flock'")]

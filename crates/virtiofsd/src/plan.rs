@@ -7,7 +7,7 @@ use std::time::Duration;
 use virtiofs_device::Polling;
 use virtiofs_hostfs::{
     CachePolicy, DirectIo, IdMap, Identities, KillPrivilegesV2, NoAtime, PosixAcl, ReaddirPlus,
-    SharedMappings, Submounts, Writeback, XattrPolicy, XattrRules,
+    RemoteLocks, SharedMappings, Submounts, Writeback, XattrPolicy, XattrRules,
 };
 use virtiofs_protocol::{Access, SessionOptions, Validity};
 
@@ -187,8 +187,6 @@ fn refuse_what_is_missing(cli: &Cli) -> Result<(), PlanError> {
             "--security-label",
             cli.attributes.security_label == Some(Negotiable::Always),
         ),
-        ("--flock", cli.locking.flock),
-        ("--posix-lock", cli.locking.posix_lock),
         (
             "--inode-file-handles=mandatory",
             cli.share.inode_file_handles == Some(FileHandlesName::Mandatory),
@@ -343,6 +341,8 @@ fn filesystem(cli: &Cli) -> Result<virtiofs_hostfs::Options, PlanError> {
             Some(Negotiable::Always) => PosixAcl::Required,
         },
         identities: identities(cli)?,
+        posix_locks: remote(cli.locking.posix_lock),
+        flocks: remote(cli.locking.flock),
         max_inodes: cli.resources.max_inodes.map(std::num::NonZeroU64::get),
         ..virtiofs_hostfs::Options::default()
     })
@@ -367,6 +367,14 @@ fn identities(cli: &Cli) -> Result<Identities, PlanError> {
         ));
     }
     Ok(identities)
+}
+
+fn remote(wanted: bool) -> RemoteLocks {
+    if wanted {
+        RemoteLocks::On
+    } else {
+        RemoteLocks::Off
+    }
 }
 
 /// A map implies attributes, and so do ACLs, which are attributes.

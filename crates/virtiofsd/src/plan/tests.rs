@@ -34,10 +34,6 @@ fn what_cannot_be_done_is_refused_in_one_line() {
             "--xattrmap: rule 1 has the type 'good'",
         ),
         (
-            "--fd=3 -o source=/d,xattr,flock,posix_lock",
-            "--flock is not built yet",
-        ),
-        (
             "--shared-dir /d --fd 3 --inode-file-handles=mandatory",
             "not built yet",
         ),
@@ -99,6 +95,11 @@ fn lines_of_users_are_understood() {
             "--socket-path=/s --shared-dir=/d --sandbox=none --cache=auto",
             socket("/s"),
             SandboxName::None,
+        ),
+        (
+            "--fd=3 -o source=/d,cache=always,sandbox=namespace,xattr,flock,posix_lock",
+            Listen::Descriptor(3),
+            SandboxName::Namespace,
         ),
         (
             "--socket /s --shared-dir /d --sandbox NONE --sandbox Chroot",

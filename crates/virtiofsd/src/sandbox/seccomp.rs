@@ -12,7 +12,7 @@ use seccompiler::{
     SeccompRule, TargetArch, apply_filter_all_threads,
 };
 
-use virtiofs_hostfs::{Options, XattrPolicy};
+use virtiofs_hostfs::{Options, RemoteLocks, XattrPolicy};
 
 use crate::cli::values::SeccompName;
 
@@ -105,6 +105,9 @@ const XATTR: &[libc::c_long] = &[
     libc::SYS_listxattr,
     libc::SYS_removexattr,
 ];
+
+/// What locks of flock(2) take on top.
+const FLOCK: &[libc::c_long] = &[libc::SYS_flock];
 
 /// What the helper calls, with any arguments.
 const HELPER: &[libc::c_long] = &[
@@ -210,6 +213,13 @@ const SERVER_BY_ARGUMENT: &[ByArgument] = &[
     },
 ];
 
+/// What POSIX locks take on top: fcntl's commands for them, beside those above.
+const POSIX_LOCK_COMMANDS: [(u64, u64); 3] = [
+    (ALL_BITS, F_OFD_GETLK),
+    (ALL_BITS, F_OFD_SETLK),
+    (ALL_BITS, F_OFD_SETLKW),
+];
+
 const ALL_BITS: u64 = 0xffff_ffff;
 /// `PROT_EXEC`.
 const EXECUTABLE: u64 = 4;
@@ -222,10 +232,14 @@ const F_GETFD: u64 = 1;
 const F_GETFL: u64 = 3;
 const F_SETFL: u64 = 4;
 const F_DUPFD_CLOEXEC: u64 = 1030;
+const F_OFD_GETLK: u64 = 36;
+const F_OFD_SETLK: u64 = 37;
+const F_OFD_SETLKW: u64 = 38;
 
 // fcntl stands in both tables.
-const _: () =
-    assert!(SERVER.len() + XATTR.len() + BY_ARGUMENT.len() + SERVER_BY_ARGUMENT.len() <= 76);
+const _: () = assert!(
+    SERVER.len() + XATTR.len() + FLOCK.len() + BY_ARGUMENT.len() + SERVER_BY_ARGUMENT.len() <= 76
+);
 
 /// Filters every thread from here on.
 ///
@@ -246,12 +260,14 @@ pub fn install(mode: SeccompName, process: Process<'_>) -> Result<(), String> {
 }
 
 fn rules(process: Process<'_>) -> Result<BTreeMap<i64, Vec<SeccompRule>>, String> {
-    let (lists, more) = match process {
-        Process::Server(options) if options.xattr != XattrPolicy::Off => {
-            ([SERVER, XATTR], SERVER_BY_ARGUMENT)
+    let (lists, more, locks) = match process {
+        Process::Server(options) => {
+            let xattr = optional(options.xattr != XattrPolicy::Off, XATTR);
+            let flock = optional(options.flocks == RemoteLocks::On, FLOCK);
+            let locks = optional(options.posix_locks == RemoteLocks::On, &POSIX_LOCK_COMMANDS);
+            ([SERVER, xattr, flock], SERVER_BY_ARGUMENT, locks)
         }
-        Process::Server(_) => ([SERVER, &[]], SERVER_BY_ARGUMENT),
-        Process::Helper => ([HELPER, &[]], [].as_slice()),
+        Process::Helper => ([HELPER, &[], &[]], [].as_slice(), [].as_slice()),
     };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = lists
         .into_iter()
@@ -259,9 +275,11 @@ fn rules(process: Process<'_>) -> Result<BTreeMap<i64, Vec<SeccompRule>>, String
         .map(|number| (*number, Vec::new()))
         .collect();
     for call in BY_ARGUMENT.iter().chain(more) {
+        let commands = optional(call.number == libc::SYS_fcntl, locks);
         let alternatives = call
             .allowed
             .iter()
+            .chain(commands)
             .map(|(mask, value)| {
                 let bits = SeccompCmpOp::MaskedEq(*mask);
                 SeccompCondition::new(call.argument, SeccompCmpArgLen::Qword, bits, *value)
@@ -272,6 +290,10 @@ fn rules(process: Process<'_>) -> Result<BTreeMap<i64, Vec<SeccompRule>>, String
         rules.insert(call.number, alternatives);
     }
     Ok(rules)
+}
+
+fn optional<T>(wanted: bool, list: &[T]) -> &[T] {
+    if wanted { list } else { &[] }
 }
 
 fn apply(
@@ -332,6 +354,33 @@ mod tests {
                 "{call}"
             );
         }
-        assert!(with.len() <= 75);
+    }
+
+    #[test]
+    fn the_calls_of_locks_are_there_with_them_only() {
+        let (on, off) = (RemoteLocks::On, RemoteLocks::Off);
+        for (posix_locks, flocks) in [(off, off), (on, off), (off, on), (on, on)] {
+            let options = Options {
+                posix_locks,
+                flocks,
+                ..Options::default()
+            };
+            let rules = rules(Process::Server(&options)).unwrap();
+            assert_eq!(rules.contains_key(&libc::SYS_flock), flocks == on);
+            let commands = if posix_locks == on { 7 } else { 4 };
+            assert_eq!(rules[&libc::SYS_fcntl].len(), commands);
+        }
+    }
+
+    #[test]
+    fn with_everything_on_there_are_75_calls() {
+        let everything = Options {
+            xattr: XattrPolicy::On(virtiofs_hostfs::XattrRules::parse(b":ok:all:::").unwrap()),
+            posix_locks: RemoteLocks::On,
+            flocks: RemoteLocks::On,
+            ..Options::default()
+        };
+        let calls = rules(Process::Server(&everything)).unwrap().len();
+        assert!(calls <= 75, "{calls}");
     }
 }
