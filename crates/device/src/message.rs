@@ -3,7 +3,7 @@
 //! The receive loop is ours, because front-ends in the field send what stricter end points refuse:
 //! user-mode Linux 6.1 pads SET_MEM_TABLE.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
 };
 
 use crate::error::ConnectionError;
@@ -210,13 +209,8 @@ impl Wire<'_> {
         let deadline = Instant::now() + DEAF;
         let mut left = &bytes[..];
         while !left.is_empty() {
-            let sent = sendmsg(
-                self.socket,
-                &[IoSlice::new(left)],
-                &mut SendAncillaryBuffer::default(),
-                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-            );
-            match sent {
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            match send(self.socket, left, flags) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => self.wait(PollFlags::OUT, Some(deadline))?,
                 // Gone, and what it sent before is of no use to anybody.

@@ -1,10 +1,10 @@
-use std::io::Write;
+use std::io::{IoSlice, Write};
 use std::os::fd::AsFd;
 use std::sync::mpsc;
 use std::thread;
 
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::net::SendAncillaryMessage;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
 
 use super::*;
 

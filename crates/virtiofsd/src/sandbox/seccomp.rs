@@ -62,7 +62,6 @@ const SERVER: &[libc::c_long] = &[
     // The front-end: messages, kicks and calls, its memory.
     libc::SYS_accept4,
     libc::SYS_recvmsg,
-    libc::SYS_sendmsg,
     libc::SYS_sendto,
     libc::SYS_getsockopt,
     libc::SYS_read,
