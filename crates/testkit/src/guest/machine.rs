@@ -314,7 +314,12 @@ fn qemu(kernel: &Kernel, hardware: &Hardware, files: &Files) -> Result<Command> 
         command.arg(name).arg(value);
     }
     if let Some(disk) = &files.disk {
-        let drive = format!("file={},format=raw,if=virtio,readonly=on", path(disk));
+        // Nobody writes to it; user-mode Linux guests of another run may have it locked.
+        let locking = "file.locking=off";
+        let drive = format!(
+            "file={},format=raw,if=virtio,readonly=on,{locking}",
+            path(disk)
+        );
         command.arg("-drive").arg(drive);
     }
     Ok(command)
