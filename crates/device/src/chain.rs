@@ -9,7 +9,7 @@ use std::sync::Arc;
 use virtiofs_protocol::{HEADER_BYTES, Head, IoVec, ReplySpace, Request, arguments_len};
 
 use crate::memory::{
-    Descriptor, Memory, RingMemory, copy_piece, indirect_descriptor, pages, reply_space,
+    Descriptor, IndirectTable, Memory, RingMemory, copy_array, copy_piece, pages, reply_space,
 };
 
 /// Descriptor flags (virtio 1.3, 2.7.5).
@@ -125,12 +125,9 @@ impl Buffers {
             if first.flags & NEXT != 0 || count == 0 || first.len % 16 != 0 {
                 return Err(BadChain::Descriptors);
             }
-            let entry = |index| {
-                (index < count)
-                    .then(|| indirect_descriptor(memory, first.address, index))
-                    .flatten()
-            };
-            self.walk(memory, entry(0).ok_or(BadChain::Descriptors)?, count, entry)?;
+            let table = IndirectTable::new(memory, first.address, count);
+            let head = table.descriptor(0).ok_or(BadChain::Descriptors)?;
+            self.walk(memory, head, count, |index| table.descriptor(index))?;
         }
         self.split_readable()
     }
@@ -201,7 +198,12 @@ impl Buffers {
         if readable < HEADER_BYTES {
             return Err(BadChain::Short);
         }
-        take_front(&mut self.payload, &mut self.header);
+        match self.payload.first_mut() {
+            Some(piece) if copy_array(*piece, &mut self.header) => {
+                *piece = behind(*piece, HEADER_BYTES);
+            }
+            _ => take_front(&mut self.payload, &mut self.header),
+        }
         let len = arguments_len(&self.header, readable);
         self.arguments.resize(len, 0);
         take_front(&mut self.payload, &mut self.arguments);

@@ -378,8 +378,50 @@ impl RingMemory {
     }
 }
 
+/// A table of descriptors in guest memory, found once for all that are in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IndirectTable<'a> {
+    memory: &'a Memory,
+    address: u64,
+    count: u16,
+    /// Where it lies, unless it goes on in another region.
+    whole: Option<*const u8>,
+}
+
+impl<'a> IndirectTable<'a> {
+    pub(crate) fn new(memory: &'a Memory, address: u64, count: u16) -> Self {
+        let len = 16 * usize::from(count);
+        let mut whole = None;
+        let found = memory.pieces(address, len, |piece| {
+            whole = (piece.len_bytes() == len).then_some(piece.base().cast_const());
+        });
+        Self {
+            memory,
+            address,
+            count,
+            whole: whole.filter(|_| found.is_some()),
+        }
+    }
+
+    /// Copies a descriptor out.
+    pub(crate) fn descriptor(&self, index: u16) -> Option<Descriptor> {
+        if index >= self.count {
+            return None;
+        }
+        let Some(table) = self.whole else {
+            return indirect_descriptor(self.memory, self.address, index);
+        };
+        let mut descriptor = Descriptor::default();
+        let from = table.wrapping_add(16 * usize::from(index));
+        // SAFETY: `new` found the whole table in one region, which `memory` keeps mapped, and any
+        // bytes are a descriptor.
+        unsafe { ptr::copy_nonoverlapping(from, (&raw mut descriptor).cast::<u8>(), 16) };
+        Some(descriptor)
+    }
+}
+
 /// Copies a descriptor of an indirect table out of guest memory.
-pub(crate) fn indirect_descriptor(memory: &Memory, table: u64, index: u16) -> Option<Descriptor> {
+fn indirect_descriptor(memory: &Memory, table: u64, index: u16) -> Option<Descriptor> {
     let mut bytes = [0; 16];
     copy_out(
         memory,
@@ -414,6 +456,16 @@ pub(crate) fn copy_piece(piece: IoVec, to: &mut [u8]) -> usize {
     // is a Rust slice and cannot overlap it.
     unsafe { ptr::copy_nonoverlapping(piece.base().cast_const(), to.as_mut_ptr(), count) };
     count
+}
+
+/// Copies so many bytes from the front of a piece, if it has them: a number that the compiler knows.
+pub(crate) fn copy_array<const LEN: usize>(piece: IoVec, to: &mut [u8; LEN]) -> bool {
+    let has_them = piece.len_bytes() >= LEN;
+    if has_them {
+        // SAFETY: as in `copy_piece`; the piece was seen to be long enough.
+        unsafe { ptr::copy_nonoverlapping(piece.base().cast_const(), to.as_mut_ptr(), LEN) };
+    }
+    has_them
 }
 
 /// Makes pages of pieces that a chain keeps mapped.
