@@ -10,7 +10,7 @@ use virtiofs_protocol::{Errno, Fh, NodeId};
 
 use crate::locks::flock::Flock;
 use crate::mounts::Mount;
-use crate::slab::{Row, Slab};
+use crate::slab::{Row, Slab, Used};
 use cursor::Cursor;
 
 /// How writes to an open file find their place.
@@ -51,11 +51,11 @@ pub(crate) enum Handle {
 
 /// A handle that is in use.
 #[derive(Debug)]
-pub(crate) struct FileRef(Arc<Row<Handle>>);
+pub(crate) struct FileRef(Used<Handle>);
 
 /// A directory's handle that is in use.
 #[derive(Debug)]
-pub(crate) struct DirectoryRef(Arc<Row<Handle>>);
+pub(crate) struct DirectoryRef(Used<Handle>);
 
 impl FileRef {
     pub(crate) fn file(&self) -> Result<&OpenFile, Errno> {
@@ -77,7 +77,7 @@ impl DirectoryRef {
 
 /// A handle of either kind that is in use.
 #[derive(Debug)]
-pub(crate) struct HandleRef(Arc<Row<Handle>>);
+pub(crate) struct HandleRef(Used<Handle>);
 
 impl HandleRef {
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -115,7 +115,7 @@ impl Handles {
     ///
     /// EBADF when no file of this number is open.
     pub(crate) fn file(&self, handle: Fh) -> Result<FileRef, Errno> {
-        self.0.get(handle.raw()).map(FileRef).ok_or(Errno::BADF)
+        self.0.using(handle.raw()).map(FileRef).ok_or(Errno::BADF)
     }
 
     /// Finds an open directory.
@@ -125,7 +125,7 @@ impl Handles {
     /// EBADF when no directory of this number is open.
     pub(crate) fn directory(&self, handle: Fh) -> Result<DirectoryRef, Errno> {
         self.0
-            .get(handle.raw())
+            .using(handle.raw())
             .map(DirectoryRef)
             .ok_or(Errno::BADF)
     }
@@ -136,7 +136,7 @@ impl Handles {
     ///
     /// EBADF when nothing of this number is open.
     pub(crate) fn any(&self, handle: Fh) -> Result<HandleRef, Errno> {
-        self.0.get(handle.raw()).map(HandleRef).ok_or(Errno::BADF)
+        self.0.using(handle.raw()).map(HandleRef).ok_or(Errno::BADF)
     }
 
     /// Gives a number back; the descriptor closes when its last request is done.

@@ -12,17 +12,20 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 use rustix::fs::FileType;
 use virtiofs_protocol::NodeId;
 
 use crate::handover::Plain;
 use crate::mounts::{Identity, Mount};
-use crate::slab::Row;
+use crate::slab::{Row, Used};
 use key::Key;
 
 /// An inode that the guest knows, with its number.
 pub(crate) type Node = Arc<Row<Inode>>;
+
+/// The same, for the time of a request.
+pub(crate) type UsedNode = Used<Inode>;
 
 /// One inode of the share that the guest has looked up.
 #[derive(Debug)]
@@ -102,6 +105,21 @@ impl Inode {
             self.used.store(true, Ordering::Relaxed);
         }
         held
+    }
+
+    /// As [`Inode::held`], for the time of a call.
+    pub(crate) fn lent(&self) -> Guard<Option<Arc<OwnedFd>>> {
+        let lent = self.descriptor.load();
+        if lent.is_some() && !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        lent
+    }
+
+    /// Counts one more lookup, if this is what the key tells from all others.
+    pub(crate) fn count_if(&self, key: &Key) -> bool {
+        let mut state = self.state();
+        state.key == *key && state.count_lookup()
     }
 
     /// Whether the descriptor was used since this was last asked.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use virtiofs_protocol::{Context, Errno, Lane, NodeId, Patience, Refusal};
 
 use crate::PassthroughFs;
-use crate::inode::Node;
+use crate::inode::UsedNode;
 use crate::mounts::Mount;
 
 /// Refuses to go on with a slow store on a thread that must not sleep.
@@ -38,7 +38,7 @@ pub(crate) fn sleeps(cx: &Context<'_>) -> Result<(), Refusal> {
 
 impl PassthroughFs {
     /// The node of a request, once its store may be asked.
-    pub(crate) fn node(&self, cx: &Context<'_>, node: NodeId) -> Result<Node, Refusal> {
+    pub(crate) fn node(&self, cx: &Context<'_>, node: NodeId) -> Result<UsedNode, Refusal> {
         let node = self.inodes.get(node)?;
         may_take_long(cx, &node.value.mount)?;
         Ok(node)
@@ -51,7 +51,7 @@ impl PassthroughFs {
         &self,
         cx: &Context<'_>,
         node: NodeId,
-    ) -> Result<(Node, Arc<OwnedFd>), Refusal> {
+    ) -> Result<(UsedNode, Arc<OwnedFd>), Refusal> {
         let node = self.node(cx, node)?;
         if !node.value.is_directory() {
             return Err(Refusal::Errno(Errno::NOTDIR));

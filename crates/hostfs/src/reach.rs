@@ -15,7 +15,8 @@ use virtiofs_protocol::{Errno, Name, NodeId};
 use crate::PassthroughFs;
 use crate::hot::Fate;
 use crate::inode::key::Key;
-use crate::inode::{Anchor, Node};
+use crate::inode::{Anchor, Node, UsedNode};
+use crate::mounts::Identity;
 use crate::sys;
 
 /// A name that moves while we look is followed so many times.
@@ -123,7 +124,7 @@ impl PassthroughFs {
                 return Ok((held, way));
             }
             let anchor = at.value.state().anchor.clone().ok_or(Errno::STALE)?;
-            let parent = self.inodes.get(anchor.parent)?;
+            let parent = Arc::clone(&*self.inodes.get(anchor.parent)?);
             // Where the host moved directories about, what was seen last may go in a circle: a
             // mark that moves on ever more rarely is met again.
             if parent.number == mark {
@@ -181,7 +182,7 @@ impl PassthroughFs {
         }
     }
 
-    fn holder(&self, node: NodeId) -> Option<Node> {
+    fn holder(&self, node: NodeId) -> Option<UsedNode> {
         let node = self.inodes.get(node).ok()?;
         node.value.descriptor.load().is_some().then_some(node)
     }
@@ -261,12 +262,17 @@ impl PassthroughFs {
     }
 
     fn stat_wherever(&self, node: &Node) -> Result<Statx, Errno> {
-        let Some(descriptor) = self.held(node) else {
+        let lent = node.value.lent();
+        let Some(descriptor) = lent.as_ref() else {
             return self
                 .stat_by_anchor(node)
                 .or_else(|_| sys::stat_fd(self.descriptor(node)?));
         };
+        self.hot.stir();
         let stat = sys::stat_fd(descriptor)?;
+        if node.value.mount.identity == Identity::Birth {
+            return Ok(stat);
+        }
         let key = Key::new(&stat, node.value.mount.identity);
         if node.value.state().key != key {
             // Under its own descriptor an inode stays itself: overlayfs has copied it up.
@@ -306,7 +312,7 @@ impl PassthroughFs {
             let mut state = node.value.state();
             state.pins = state.pins.saturating_add(1);
         }
-        let pinned = Pinned(node);
+        let pinned = Pinned(Arc::clone(&node));
         loop {
             match self.descriptor(&pinned.0) {
                 Err(Errno::MFILE | Errno::NFILE) if self.reserve.give() => {}

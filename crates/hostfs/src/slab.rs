@@ -4,9 +4,10 @@
 //! row that came after it. Readers take no lock: a row is an `ArcSwap`, and what was removed lives
 //! until the last reader lets go of it. Inserting and removing share one lock.
 
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 
 /// Slots of the first chunk; each further chunk doubles the table.
 const FIRST_CHUNK: usize = 1024;
@@ -20,6 +21,18 @@ type Chunk<T> = Box<[ArcSwapOption<Row<T>>]>;
 pub(crate) struct Row<T> {
     pub(crate) number: u64,
     pub(crate) value: T,
+}
+
+/// A row that a request uses: it lives for as long, and its count is not touched for that.
+#[derive(Debug)]
+pub(crate) struct Used<T>(Guard<Option<Arc<Row<T>>>>);
+
+impl<T> Deref for Used<T> {
+    type Target = Arc<Row<T>>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref().expect("made of rows that are there only")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +80,13 @@ impl<T> Slab<T> {
     pub(crate) fn get(&self, number: u64) -> Option<Arc<Row<T>>> {
         let row = self.slot(index_of(number))?.load_full()?;
         (row.number == number).then_some(row)
+    }
+
+    /// As [`Slab::get`], for the time of a request.
+    pub(crate) fn using(&self, number: u64) -> Option<Used<T>> {
+        let row = self.slot(index_of(number))?.load();
+        let is_it = row.as_ref().is_some_and(|row| row.number == number);
+        is_it.then_some(Used(row))
     }
 
     /// Takes a row out; it lives on with whoever holds it.

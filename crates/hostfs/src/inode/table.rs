@@ -13,7 +13,7 @@ use virtiofs_protocol::{Errno, NodeId};
 
 use super::key::Key;
 use super::names::Names;
-use super::{Anchor, Inode, Node};
+use super::{Anchor, Inode, Node, UsedNode};
 use crate::mounts::Mount;
 use crate::slab::Slab;
 
@@ -57,13 +57,13 @@ impl Table {
     /// # Errors
     ///
     /// ESTALE for one that is not known: the guest looks its name up again.
-    pub(crate) fn get(&self, node: NodeId) -> Result<Node, Errno> {
-        self.rows.get(node.raw()).ok_or(Errno::STALE)
+    pub(crate) fn get(&self, node: NodeId) -> Result<UsedNode, Errno> {
+        self.rows.using(node.raw()).ok_or(Errno::STALE)
     }
 
     /// What is believed to stand under a name.
-    pub(crate) fn believed(&self, parent: NodeId, name: &CStr) -> Option<Node> {
-        self.rows.get(self.names.get(parent, name)?.raw())
+    pub(crate) fn believed(&self, parent: NodeId, name: &CStr) -> Option<UsedNode> {
+        self.rows.using(self.names.get(parent, name)?.raw())
     }
 
     /// Finds an inode by its identity and counts one more lookup of it.

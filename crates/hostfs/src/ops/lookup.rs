@@ -94,6 +94,11 @@ impl PassthroughFs {
                     self.inodes.unanchor(&believed, parent_id, name.as_c_str());
                 }
             })?;
+            let key = Key::new(&stat, believed.value.mount.identity);
+            if believed.value.count_if(&key) {
+                self.inodes.anchor(&believed, parent, name.as_c_str());
+                return Ok(self.entry(cx, parent, &believed, &stat));
+            }
             if let Some(known) = self.count_known(&stat) {
                 // The host may have renamed it to here: from now on it is found here.
                 self.inodes.anchor(&known, parent, name.as_c_str());
