@@ -18,7 +18,7 @@ use virtiofs_protocol::{Errno, NodeId};
 const ROUNDS: usize = 50_000;
 const SHORT: Duration = Duration::from_secs(4);
 
-/// Exchanges two names on the host until dropped.
+/// Exchanges or moves names on the host until dropped.
 struct Exchange {
     stop: std::sync::Arc<AtomicBool>,
     count: std::sync::Arc<AtomicUsize>,
@@ -28,6 +28,20 @@ struct Exchange {
 impl Exchange {
     fn of(directory: &Path, one: &str, two: &str) -> Self {
         let (one, two): (PathBuf, PathBuf) = (directory.join(one), directory.join(two));
+        Self::repeating(move || renameat_with(CWD, &one, CWD, &two, RenameFlags::EXCHANGE))
+    }
+
+    /// Takes a directory away, and back.
+    fn to_and_fro(here: PathBuf, there: PathBuf) -> Self {
+        Self::repeating(move || {
+            rustix::fs::rename(&here, &there)?;
+            rustix::fs::rename(&there, &here)?;
+            std::thread::sleep(Duration::from_micros(50));
+            Ok(())
+        })
+    }
+
+    fn repeating(exchange: impl Fn() -> Result<(), Errno> + Send + 'static) -> Self {
         let (stop, count) = (
             std::sync::Arc::new(AtomicBool::new(false)),
             std::sync::Arc::new(AtomicUsize::new(0)),
@@ -35,8 +49,7 @@ impl Exchange {
         let (stopped, counted) = (std::sync::Arc::clone(&stop), std::sync::Arc::clone(&count));
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                let done = renameat_with(CWD, &one, CWD, &two, RenameFlags::EXCHANGE);
-                assert_eq!(done, Ok(()), "the exchange itself");
+                assert_eq!(exchange(), Ok(()), "the exchange itself");
                 counted.fetch_add(1, Ordering::Relaxed);
             }
         });
@@ -300,4 +313,171 @@ fn many_threads_lose_no_file_that_the_guest_knows() {
         });
         stop.store(true, Ordering::Relaxed);
     });
+}
+
+/// What the guest does in a directory lands in it, wherever the host has moved it; beside it nothing is touched.
+#[test]
+fn a_directory_that_leaves_the_share_and_comes_back_leads_nowhere_else() {
+    let place = tempfile::tempdir().unwrap();
+    let (share, outside) = (place.path().join("share"), place.path().join("outside"));
+    let (here, there) = (share.join("a"), outside.join("a"));
+    std::fs::create_dir_all(here.join("deep")).unwrap();
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(here.join("file"), b"inside").unwrap();
+    for bait in ["file", "deep"] {
+        std::fs::write(outside.join(bait), b"outside").unwrap();
+    }
+    let guest = Guest::forgetful(&share);
+    let mover = Exchange::to_and_fro(here.clone(), there);
+    let (mut entered, mut missed) = (0, 0);
+    rounds(|round| {
+        let entry = match guest.lookup(ROOT, "a") {
+            Ok(entry) => entry,
+            Err(errno) => {
+                assert_eq!(errno, Errno::NOENT);
+                missed += 1;
+                return;
+            }
+        };
+        match unless_stale(guest.lookup(entry.node, "file")) {
+            Some(file) => {
+                entered += 1;
+                if let Some(bytes) = unless_stale(guest.contents(file.node)) {
+                    assert_eq!(bytes, b"inside");
+                }
+                guest.forget(file.node, 1);
+            }
+            None => missed += 1,
+        }
+        let name = format!("new-{}", round % 10);
+        if let Some((made, open)) = unless_stale(guest.create(entry.node, &name, READ)) {
+            guest.release(made.node, open).unwrap();
+            if let Some(deep) = unless_stale(guest.lookup(entry.node, "deep")) {
+                let moved = guest.rename(
+                    (entry.node, &name),
+                    (deep.node, "moved"),
+                    virtiofs_protocol::RenameFlags::empty(),
+                );
+                let _ = unless_stale(moved);
+                let _ = unless_stale(guest.getattr(deep.node));
+                guest.forget(deep.node, 1);
+            }
+            guest.forget(made.node, 1);
+        }
+        // The next round begins with the name alone.
+        guest.forget(entry.node, 1);
+        if round % 20 == 0 {
+            guest.cool_a_little();
+        }
+    });
+    drop(mover);
+    println!("{entered} entered, {missed} missed");
+    assert!(entered > 100 && missed > 0);
+    let names = |path: &Path| {
+        let names = std::fs::read_dir(path).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&outside), ["deep", "file"]);
+    assert_eq!(names(&share), ["a"]);
+    assert_eq!(std::fs::read(outside.join("file")).unwrap(), b"outside");
+    assert_eq!(std::fs::read(here.join("file")).unwrap(), b"inside");
+}
+
+/// Each thread forgets only what it has looked up itself, so what it knows must work.
+#[test]
+fn forget_against_lookup_takes_no_node_from_who_still_knows_it() {
+    let share = tempfile::tempdir().unwrap();
+    std::fs::create_dir(share.path().join("directory")).unwrap();
+    std::fs::write(share.path().join("directory/file"), b"contents").unwrap();
+    let options = Options {
+        descriptor_idle: Duration::ZERO,
+        ..Options::default()
+    };
+    let guest = Guest::with(share.path(), options);
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let guest = &guest;
+            scope.spawn(move || {
+                rounds(|round| {
+                    let directory = guest.lookup(ROOT, "directory").unwrap().node;
+                    let file = guest.lookup(directory, "file").unwrap().node;
+                    if round % 3 == thread {
+                        // The parent goes first: its child still hangs on it.
+                        guest.forget(directory, 1);
+                        assert_eq!(guest.getattr(file).unwrap().size_bytes, 8);
+                        guest.forget(file, 1);
+                        return;
+                    }
+                    assert_eq!(guest.contents(file).unwrap(), b"contents");
+                    guest.forget(file, 1);
+                    assert_eq!(guest.getattr(directory).map(|it| it.nlink), Ok(2));
+                    guest.forget(directory, 1);
+                });
+            });
+        }
+        scope.spawn(|| {
+            rounds(|_| {
+                guest.cool_a_little();
+            });
+        });
+    });
+    assert_eq!(guest.fs.known_inodes(), 1, "all was forgotten");
+}
+
+/// A handle that is closed in another thread reads its own file to the last, or is no handle any more.
+#[test]
+fn release_against_read_never_reads_another_file() {
+    use std::sync::Mutex;
+    let share = tempfile::tempdir().unwrap();
+    for number in 0..4_u8 {
+        let path = share.path().join(number.to_string());
+        std::fs::write(path, [number; 64]).unwrap();
+    }
+    let guest = Guest::on(share.path());
+    let nodes: Vec<NodeId> = (0..4)
+        .map(|number| guest.lookup(ROOT, number.to_string()).unwrap().node)
+        .collect();
+    let open = |number: u8| {
+        (
+            number,
+            guest.open(nodes[usize::from(number)], READ).unwrap(),
+        )
+    };
+    let current = Mutex::new(open(0));
+    let (stop, read, closed) = (
+        AtomicBool::new(false),
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+    );
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let (number, file) = *current.lock().unwrap();
+                    match guest.read(nodes[usize::from(number)], file, 0, 64) {
+                        Ok(bytes) => {
+                            assert_eq!(bytes, [number; 64]);
+                            read.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(errno) => {
+                            assert_eq!(errno, Errno::BADF);
+                            closed.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+            });
+        }
+        rounds(|round| {
+            // Closed first: the readers still have its number.
+            let (number, file) = *current.lock().unwrap();
+            guest.release(nodes[usize::from(number)], file).unwrap();
+            *current.lock().unwrap() = open(u8::try_from(round % 4).unwrap());
+        });
+        stop.store(true, Ordering::Relaxed);
+    });
+    let (read, closed) = (read.into_inner(), closed.into_inner());
+    println!("{read} reads, {closed} of what was closed");
+    assert!(read > 100 && closed > 0);
 }
