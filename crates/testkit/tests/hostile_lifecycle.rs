@@ -349,7 +349,7 @@ fn is_idle(pid: u32, what: &str) -> Result<()> {
 #[test]
 fn an_idle_daemon_is_never_woken() -> Result<()> {
     let mut target = Target::start()?;
-    let pid = target.daemon().pid();
+    let pid = target.daemon().server_pid()?;
     is_idle(pid, "without a front-end")?;
     let options = Options {
         request_queues: 4,
@@ -372,7 +372,7 @@ fn an_idle_daemon_is_never_woken() -> Result<()> {
 fn a_front_end_without_rings_costs_nothing() -> Result<()> {
     let mut target = Target::start()?;
     let frontend = Frontend::negotiate(target.socket(), &small())?;
-    is_idle(target.daemon().pid(), "after the handshake")?;
+    is_idle(target.daemon().server_pid()?, "after the handshake")?;
     drop(frontend);
     target.is_unharmed()
 }

@@ -42,15 +42,6 @@ fn identities(pid: u32) -> Result<BTreeSet<String>> {
     Ok(all)
 }
 
-/// The process that serves: in namespaces it is the child of the one that was started.
-fn server(pid: u32) -> Result<u32> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-    match children.split_whitespace().next() {
-        Some(child) => Ok(child.parse()?),
-        None => Ok(pid),
-    }
-}
-
 /// Repeatable noise (an xorshift generator).
 struct Noise(u64);
 
@@ -179,7 +170,7 @@ fn every_thread_is_itself_again_after_requests_of_many_callers() -> Result<()> {
         ..ClientOptions::default()
     };
     let session = Session::open_with(daemon.socket(), &device, &client)?;
-    let server = server(daemon.pid())?;
+    let server = daemon.server_pid()?;
     let before = identities(server)?;
     ensure!(before.len() == 1, "{before:#?}");
     let long = std::env::var("VIRTIOFSD_LONG").is_ok_and(|value| value == "1");

@@ -156,6 +156,14 @@ impl Daemon {
         self.child.id()
     }
 
+    /// The process that serves: in namespaces the child of the one that was started.
+    pub fn server_pid(&self) -> Result<u32> {
+        let pid = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let child = children.split_whitespace().next();
+        child.map_or(Ok(pid), |child| Ok(child.parse()?))
+    }
+
     /// What it has written to standard output and error.
     #[must_use]
     pub fn log(&self) -> String {

@@ -82,7 +82,7 @@ impl Target {
             .iter()
             .fold(launch, |launch, one| launch.arg(*one));
         let daemon = launch.start()?;
-        let before = Holdings::of(daemon.pid())?;
+        let before = Holdings::of(daemon.server_pid()?)?;
         let mut target = Self {
             daemon,
             share,
@@ -96,7 +96,7 @@ impl Target {
     /// What it holds when nothing changes any more.
     fn at_rest(&self) -> Result<Holdings> {
         let deadline = Instant::now() + LIMIT;
-        let look = || Holdings::of(self.daemon.pid());
+        let look = || Holdings::of(self.daemon.server_pid()?);
         let (mut last, mut unchanged) = (look()?, 0);
         while unchanged < 20 {
             ensure!(Instant::now() < deadline, "never at rest: {last:?}");
@@ -149,7 +149,7 @@ impl Target {
         );
         self.serves()?;
         self.settle()?;
-        let now = Holdings::of(self.daemon.pid())?;
+        let now = Holdings::of(self.daemon.server_pid()?)?;
         ensure!(
             now.anonymous_kib <= self.before.anonymous_kib + GROWTH_KIB,
             "grown from {:?} to {now:?}",
@@ -162,7 +162,7 @@ impl Target {
     fn settle(&self) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         loop {
-            let now = Holdings::of(self.daemon.pid())?;
+            let now = Holdings::of(self.daemon.server_pid()?)?;
             if now.descriptors <= self.before.descriptors && now.threads <= self.before.threads {
                 return Ok(());
             }
