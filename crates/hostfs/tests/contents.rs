@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kit::store::Store;
 use kit::{Guest, READ, READ_WRITE, ROOT, WRITE, make_fifo};
-use virtiofs_hostfs::{NoAtime, Options};
+use virtiofs_hostfs::{NoAtime, Options, Submounts};
 use virtiofs_protocol::op::{Durability, Opendir, Setattr, TimeChange, Whence};
 use virtiofs_protocol::{Errno, FallocateMode, FileOffset, Filesystem, InitFlags, Timestamp};
 use virtiofs_testkit::bridge::share::{can_mount, skipped};
@@ -421,4 +421,37 @@ fn targets_of_symlinks_are_not_kept_where_another_inode_may_look_the_same() {
     }
     let _slow = SlowFs::mount(share.path()).unwrap();
     assert!(!offered(share.path()).contains(InitFlags::CACHE_SYMLINKS));
+}
+
+/// Whether a file system's image holds a block of this byte; the smallest block has 1024.
+fn holds_block(image: &Path, byte: u8) -> bool {
+    let image = std::fs::read(image).unwrap_or_default();
+    image.chunks(1024).any(|block| block == [byte; 1024])
+}
+
+/// Each row: whether mounts are announced, and whether the mount itself is what the guest's kernel syncs.
+#[test]
+fn syncing_reaches_each_mount_that_the_guest_takes_for_the_same_file_system() {
+    let Some(store) = Store::ext4() else { return };
+    let share = store.path().parent().unwrap();
+    let rows = [
+        (Submounts::Hidden, false, b'h'),
+        (Submounts::Announced, true, b'a'),
+    ];
+    for (submounts, itself, byte) in rows {
+        let options = Options {
+            submounts,
+            ..Options::default()
+        };
+        let guest = Guest::with(share, options);
+        let mounted = guest.lookup(ROOT, "mounted").unwrap().node;
+        let name = format!("file-{itself}");
+        let (entry, file) = guest.create(mounted, &name, WRITE).unwrap();
+        guest.write(entry.node, file, 0, &[byte; 4096]).unwrap();
+        guest.syncfs(if itself { mounted } else { ROOT }).unwrap();
+        assert!(
+            holds_block(&share.join("image"), byte),
+            "{submounts:?}: not on the disk"
+        );
+    }
 }

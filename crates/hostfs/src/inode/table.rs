@@ -61,6 +61,11 @@ impl Table {
         self.rows.using(node.raw()).ok_or(Errno::STALE)
     }
 
+    /// Some inode that answers to this. Looks at all.
+    pub(crate) fn find(&self, wanted: impl Fn(&Inode) -> bool) -> Option<Node> {
+        self.rows.find(wanted)
+    }
+
     /// What is believed to stand under a name.
     pub(crate) fn believed(&self, parent: NodeId, name: &CStr) -> Option<UsedNode> {
         self.rows.using(self.names.get(parent, name)?.raw())
