@@ -11,8 +11,10 @@ use std::time::Duration;
 use kit::store::Store;
 use kit::{Guest, READ, READ_WRITE, ROOT, WRITE, make_fifo};
 use virtiofs_hostfs::{NoAtime, Options, Submounts};
-use virtiofs_protocol::op::{Durability, Opendir, Setattr, TimeChange, Whence};
-use virtiofs_protocol::{Errno, FallocateMode, FileOffset, Filesystem, InitFlags, Timestamp};
+use virtiofs_protocol::op::{Durability, Extras, Open, Opendir, Setattr, TimeChange, Whence};
+use virtiofs_protocol::{
+    Errno, FallocateMode, FileOffset, Filesystem, FopenFlags, InitFlags, NodeId, Timestamp,
+};
 use virtiofs_testkit::bridge::share::{can_mount, skipped};
 use virtiofs_testkit::slowfs::{FILE, SlowFs};
 
@@ -454,4 +456,44 @@ fn syncing_reaches_each_mount_that_the_guest_takes_for_the_same_file_system() {
             "{submounts:?}: not on the disk"
         );
     }
+}
+
+/// Whether the guest is told that closing the file needs no FLUSH.
+fn is_told_not_to_flush(guest: &Guest, node: NodeId, guest_flags: u32) -> bool {
+    let options = kit::options(guest_flags);
+    let opened = guest.fs.open(&guest.cx(), node, Open { options });
+    let flags = opened.expect("a regular file").flags;
+    flags.contains(FopenFlags::NOFLUSH)
+}
+
+/// Each condition by itself: the open is for reading, no locks are kept here, the store says nothing at a close.
+#[test]
+fn a_close_without_flush_is_for_files_that_have_nothing_to_tell_or_to_give_back() {
+    let share = tempfile::tempdir().unwrap();
+    std::fs::write(share.path().join("file"), b"content").unwrap();
+    let mut guest = Guest::on(share.path());
+    let node = guest.lookup(ROOT, "file").unwrap().node;
+    assert!(is_told_not_to_flush(&guest, node, READ));
+    assert!(!is_told_not_to_flush(&guest, node, WRITE));
+    assert!(!is_told_not_to_flush(&guest, node, READ_WRITE));
+    let (_, made) = guest
+        .create_as(
+            guest.caller,
+            (ROOT, "made"),
+            (WRITE, 0o600),
+            Extras::default(),
+        )
+        .unwrap();
+    assert!(!made.flags.contains(FopenFlags::NOFLUSH));
+    guest.negotiated.flags.insert(InitFlags::POSIX_LOCKS);
+    assert!(!is_told_not_to_flush(&guest, node, READ));
+    if !can_mount() {
+        skipped("needs root and /dev/fuse");
+        return;
+    }
+    let slow = tempfile::tempdir().unwrap();
+    let _mounted = SlowFs::mount(slow.path()).unwrap();
+    let guest = Guest::on(slow.path());
+    let node = guest.lookup(ROOT, FILE).unwrap().node;
+    assert!(!is_told_not_to_flush(&guest, node, READ));
 }

@@ -107,6 +107,9 @@ impl PassthroughFs {
         if flags.contains(FopenFlags::DIRECT_IO) {
             flags |= FopenFlags::PARALLEL_DIRECT_WRITES;
         }
+        if closes_silently(cx, node, guest_flags) {
+            flags |= FopenFlags::NOFLUSH;
+        }
         Ok(Opened { handle, flags })
     }
 
@@ -181,6 +184,16 @@ impl PassthroughFs {
         }
         Ok(self.handles.remove(op.file)?)
     }
+}
+
+/// Whether closing the file needs no FLUSH.
+///
+/// Not after a write, whose errors it tells. Not where locks are held here, which nothing else
+/// gives back when a file is closed. Not on a store that has more to say at a close.
+fn closes_silently(cx: &Context<'_>, node: &Node, guest_flags: u32) -> bool {
+    let reads_only = OFlags::from_bits_retain(guest_flags) & OFlags::RWMODE == OFlags::RDONLY;
+    let locks_here = cx.negotiated.flags.contains(InitFlags::POSIX_LOCKS);
+    reads_only && !locks_here && !node.value.mount.slow
 }
 
 /// Reads what is there without sleeping; what is not there is read by a thread that may sleep.
