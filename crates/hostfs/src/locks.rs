@@ -5,9 +5,12 @@
 //! those of other owners, of other guests and of the host's processes. The description exists while
 //! the owner holds or awaits a lock. A lock of `flock(2)` belongs to the handle's own description.
 //!
-//! What is noted here is what the kernel did, in the kernel's order: a call and its note are one
-//! step under the owner's lock. A call that sleeps is not; it is made once more, without sleep,
-//! under that lock. No two locks of this module are held at once.
+//! What is noted here is what the kernel did, in the kernel's order: calls of an owner take turns,
+//! each with its note. One that sleeps takes no turn; it is made once more, without sleep, in turn.
+//! Whoever closes a file waits for no turn, because a store may hang in a call: a lock that comes
+//! too late is given back by who took it.
+//!
+//! Lock order: an owner's turn before its state; the table alone.
 
 pub(crate) mod flock;
 pub(crate) mod ranges;
@@ -43,6 +46,7 @@ pub(crate) struct Owner {
     /// The handle through which it locked last: the guest's kernel tells nobody when a lock of its
     /// own open file descriptions goes, but for the handle's RELEASE.
     through: AtomicU64,
+    turn: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -51,7 +55,8 @@ struct State {
     ranges: Ranges,
     /// Process in the guest that locked last.
     pid: u32,
-    waits: usize,
+    /// Requests that are about to call, or in a call.
+    users: usize,
     /// Not in the table any more: a lock taken now would be nobody's.
     is_gone: bool,
 }
@@ -72,6 +77,7 @@ impl Owner {
             id: lock.owner,
             description,
             through: AtomicU64::new(lock.file.raw()),
+            turn: Mutex::default(),
             state: Mutex::default(),
         }
     }
@@ -108,38 +114,64 @@ impl Locks {
         owner
     }
 
+    /// The owner of a lock, entered and in use until [`Locks::leave`].
+    fn join(
+        &self,
+        node: NodeId,
+        lock: &Lock,
+        open: impl Fn() -> Result<OwnedFd, Errno>,
+    ) -> Result<Arc<Owner>, Errno> {
+        loop {
+            let owner = match self.find(node, lock.owner) {
+                Some(owner) => owner,
+                None => self.enter(node, Owner::new(lock, open()?)),
+            };
+            let mut state = owner.state();
+            if !state.is_gone {
+                state.users += 1;
+                drop(state);
+                return Ok(owner);
+            }
+        }
+    }
+
+    /// Ends a use; an owner without locks or uses goes.
+    fn leave(&self, node: NodeId, owner: &Arc<Owner>) {
+        let mut state = owner.state();
+        state.users -= 1;
+        let unused = !state.is_gone && state.users == 0 && state.ranges.is_empty();
+        state.is_gone |= unused;
+        drop(state);
+        if unused {
+            self.remove(node, |one| std::ptr::eq(one, &raw const **owner));
+        }
+    }
+
     /// Takes or gives back a lock; `open` makes a description of the file.
     ///
     /// # Errors
     ///
-    /// EAGAIN when it is held by another owner, ENOLCK when there are too many, and the kernel's.
+    /// EAGAIN when it is held by another owner, ENOLCK when there are too many, EBADF when the file
+    /// is closed meanwhile, and the kernel's.
     pub(crate) fn set(
         &self,
         node: NodeId,
         lock: &Lock,
         open: impl Fn() -> Result<OwnedFd, Errno>,
     ) -> Result<(), Errno> {
-        loop {
-            let owner = match self.find(node, lock.owner) {
-                Some(owner) => owner,
-                // It has nothing that could be given back.
-                None if lock.lock_type == LockType::Unlock => return Ok(()),
-                None => self.enter(node, Owner::new(lock, open()?)),
-            };
-            let mut state = owner.state();
-            if state.is_gone {
-                continue;
-            }
-            let growth = state.ranges.growth(lock.lock_type, lock.range);
-            let done = if self.ranges.load(Ordering::Relaxed) + growth > MOST_RANGES {
-                Err(Errno::NOLCK)
-            } else {
-                self.set_of(&owner, &mut state, lock)
-            };
-            drop(state);
-            self.leave_if_unused(node, &owner);
-            return done;
+        if lock.lock_type == LockType::Unlock && self.find(node, lock.owner).is_none() {
+            // It has nothing that could be given back.
+            return Ok(());
         }
+        let owner = self.join(node, lock, open)?;
+        let growth = owner.state().ranges.growth(lock.lock_type, lock.range);
+        let done = if growth > 0 && self.ranges.load(Ordering::Relaxed) + growth > MOST_RANGES {
+            Err(Errno::NOLCK)
+        } else {
+            self.set_in_turn(&owner, lock)
+        };
+        self.leave(node, &owner);
+        done
     }
 
     /// Waits for a lock.
@@ -157,21 +189,9 @@ impl Locks {
         if self.ranges.load(Ordering::Relaxed) + 2 > MOST_RANGES {
             return Err(Errno::NOLCK);
         }
-        let owner = loop {
-            let owner = match self.find(node, lock.owner) {
-                Some(owner) => owner,
-                None => self.enter(node, Owner::new(lock, open()?)),
-            };
-            let mut state = owner.state();
-            if !state.is_gone {
-                state.waits += 1;
-                drop(state);
-                break owner;
-            }
-        };
+        let owner = self.join(node, lock, open)?;
         let done = self.wait_as(&owner, lock, cancel);
-        owner.state().waits -= 1;
-        self.leave_if_unused(node, &owner);
+        self.leave(node, &owner);
         done
     }
 
@@ -181,22 +201,25 @@ impl Locks {
                 let (lock_type, range) = (lock.lock_type, lock.range);
                 set(owner.as_fd(), lock_type, range, Patience::UntilWoken)
             })?;
-            let mut state = owner.state();
-            if state.is_gone {
-                // Its description closes with the last who waits on it, and the lock with it.
-                return Err(cancel.lock_refusal().unwrap_or(Errno::BADF));
-            }
-            match self.set_of(owner, &mut state, lock) {
+            match self.set_in_turn(owner, lock) {
                 // Given back by another request of the owner in the meantime, and taken by another.
                 Err(Errno::AGAIN) => {}
+                Err(Errno::BADF) => return Err(cancel.lock_refusal().unwrap_or(Errno::BADF)),
                 done => return done,
             }
         }
     }
 
     /// One call and its note.
-    fn set_of(&self, owner: &Owner, state: &mut State, lock: &Lock) -> Result<(), Errno> {
+    fn set_in_turn(&self, owner: &Owner, lock: &Lock) -> Result<(), Errno> {
+        let _turn = owner.turn.lock().unwrap_or_else(PoisonError::into_inner);
         set(owner.as_fd(), lock.lock_type, lock.range, Patience::None)?;
+        let mut state = owner.state();
+        if state.is_gone {
+            drop(state);
+            give_back(owner);
+            return Err(Errno::BADF);
+        }
         let before = state.ranges.len();
         state.ranges.set(lock.lock_type, lock.range);
         self.recount(before, state.ranges.len());
@@ -274,25 +297,69 @@ impl Locks {
         state.is_gone = true;
         let before = std::mem::take(&mut state.ranges).len();
         self.recount(before, 0);
-        if state.waits > 0 {
-            // Its description stays open as long as they are in a call with it. A store that cannot
-            // unlock does so at the close.
-            let _ = set(owner.as_fd(), LockType::Unlock, EVERYTHING, Patience::None);
-        }
-    }
-
-    fn leave_if_unused(&self, node: NodeId, owner: &Arc<Owner>) {
-        let mut state = owner.state();
-        let unused = !state.is_gone && state.waits == 0 && state.ranges.is_empty();
-        state.is_gone |= unused;
+        let is_used = state.users > 0;
         drop(state);
-        if unused {
-            self.remove(node, |one| std::ptr::eq(one, &raw const **owner));
+        if is_used {
+            give_back(owner);
         }
     }
 
     fn inodes(&self) -> MutexGuard<'_, HashMap<NodeId, Vec<Arc<Owner>>>> {
         // Left consistent at every step, so a panic elsewhere does not spoil it.
         self.inodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives back all that an owner has, because others keep its description open. A store that cannot
+/// do so does it at the close.
+fn give_back(owner: &Owner) {
+    let _ = set(owner.as_fd(), LockType::Unlock, EVERYTHING, Patience::None);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use virtiofs_protocol::op::LockKind;
+
+    use super::*;
+
+    /// The store hangs in a call of the owner: whoever closes the file does not hang with it, and
+    /// what the call takes in the end is given back.
+    #[test]
+    fn closing_a_file_waits_for_no_call() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = || Ok(OwnedFd::from(file.reopen().unwrap()));
+        let locks = Locks::default();
+        let node = NodeId::from_raw(2);
+        let lock = Lock {
+            file: Fh::from_raw(3),
+            owner: LockOwner(4),
+            kind: LockKind::Posix,
+            lock_type: LockType::Write,
+            range: EVERYTHING,
+            pid: 5,
+        };
+        let hangs = locks.join(node, &lock, open).unwrap();
+        let turn = hangs.turn.lock().unwrap();
+        let closes: [fn(&Locks, NodeId); 3] = [
+            |locks, node| locks.flush(node, LockOwner(4)),
+            |locks, node| locks.release(node, Fh::from_raw(3)),
+            |locks, _| locks.clear(),
+        ];
+        for close in closes {
+            close(&locks, node);
+            assert!(locks.find(node, LockOwner(4)).is_none());
+            let other = locks.join(node, &lock, open).unwrap();
+            locks.leave(node, &other);
+        }
+        drop(turn);
+        assert_eq!(locks.set_in_turn(&hangs, &lock), Err(Errno::BADF));
+        let other = File::from(open().unwrap());
+        let free = set(other.as_fd(), LockType::Write, EVERYTHING, Patience::None);
+        assert_eq!(free, Ok(()), "kept by a description that nobody owns");
+        locks.leave(node, &hangs);
+        assert_eq!(locks.owners.load(Ordering::Relaxed), 0);
+        assert_eq!(locks.ranges.load(Ordering::Relaxed), 0);
     }
 }

@@ -487,28 +487,6 @@ fn owners_that_wait_for_one_another_wait_until_one_is_given_up() {
     assert_eq!((waited, other), (Ok(()), Err(Errno::INTR)));
 }
 
-/// Also where the guest only reads: its owner may want to write through another handle.
-#[test]
-fn a_file_is_open_for_writing_on_the_host_while_a_range_is_locked() {
-    use std::os::unix::fs::PermissionsExt;
-    let share = share();
-    let program = share.path().join("file");
-    std::fs::copy("/bin/true", &program).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let one = Locker::on(share.path());
-    let reads = one.guest.open(one.node, READ).unwrap();
-    one.release(one.file);
-    let runs = || std::process::Command::new(&program).status();
-    assert!(runs().is_ok_and(|status| status.success()));
-    one.set_through(reads, posix(1, Read, ALL)).unwrap();
-    assert_eq!(
-        runs().unwrap_err().raw_os_error(),
-        Some(Errno::TXTBSY.raw_os_error())
-    );
-    one.set_through(reads, posix(1, Unlock, ALL)).unwrap();
-    assert!(runs().is_ok_and(|status| status.success()));
-}
-
 #[test]
 fn the_end_of_a_session_gives_everything_back() {
     let share = share();
@@ -589,4 +567,37 @@ fn o_a_hundred_thousand_ranges_are_refused_at_the_limit_and_all_given_back() {
     assert_eq!(usize::try_from(holes).unwrap(), LIMIT - 1);
     one.flush(1);
     one.set(posix(2, Write, byte(1))).unwrap();
+}
+
+/// Waits that begin below the limit end above it; what was granted can be given back all the same.
+#[test]
+fn above_the_limit_of_ranges_what_shrinks_is_granted() {
+    const LIMIT: u64 = 16_384;
+    let share = share();
+    let (one, two) = (Locker::on(share.path()), Locker::on(share.path()));
+    for number in 0..LIMIT - 2 {
+        one.set(posix(1, Write, (number * 2, number * 2))).unwrap();
+    }
+    let far = (1 << 40, 1 << 40);
+    two.set(posix(1, Write, far)).unwrap();
+    let cancel = Cancel::default();
+    thread::scope(|scope| {
+        let waiters: Vec<_> = (2..6)
+            .map(|owner| {
+                scope.spawn({
+                    let (one, cancel) = (&one, &cancel);
+                    move || one.wait(posix(owner, Read, far), cancel)
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(100));
+        two.set(posix(1, Unlock, ALL)).unwrap();
+        for waiter in waiters {
+            assert_eq!(waiter.join().unwrap(), Ok(()));
+        }
+    });
+    assert_eq!(one.set(posix(6, Read, far)), Err(Errno::NOLCK));
+    assert_eq!(one.set(posix(2, Unlock, far)), Ok(()));
+    assert_eq!(one.set(posix(1, Unlock, ALL)), Ok(()));
+    assert_eq!(one.set(posix(6, Read, far)), Ok(()));
 }

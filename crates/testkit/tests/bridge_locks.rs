@@ -291,6 +291,41 @@ fn a_process_that_is_killed_leaves_no_lock() -> Result<()> {
     share.finish()
 }
 
+/// Whatever the process in the share has opened it for: its owner may want to write through another descriptor.
+#[test]
+fn a_file_is_open_for_writing_on_the_host_while_a_range_is_locked() -> Result<()> {
+    let Some((shared, share)) = share(&BOTH)? else {
+        return Ok(());
+    };
+    let program = shared.path().join("program");
+    fs::copy("/bin/true", &program)?;
+    let runs = || Command::new(&program).status();
+    ensure!(runs()?.success());
+    let script = "import fcntl, sys
+file = open(sys.argv[1], 'rb')
+fcntl.lockf(file, fcntl.LOCK_SH)
+print('held', flush=True)
+sys.stdin.read()";
+    let here = share.path().join("program");
+    let mut reads = python(script, &[here.as_os_str()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut said = String::new();
+    let output = reads.stdout.take().context("its output")?;
+    BufReader::new(output).read_line(&mut said)?;
+    ensure!(said.trim() == "held", "{said}");
+    let busy = runs().err().and_then(|error| error.raw_os_error());
+    drop(reads.stdin.take());
+    ensure!(reads.wait()?.success());
+    ensure!(
+        busy == Some(rustix::io::Errno::TXTBSY.raw_os_error()),
+        "{busy:?}"
+    );
+    ensure!(runs()?.success());
+    share.finish()
+}
+
 /// Arguments: database, name, rounds. Adds one to a counter and a line to a table in each transaction.
 const WRITER: &str = r#"
 import sqlite3, sys

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
+use rustix::io::retry_on_intr;
 use rustix::thread::Pid;
 use virtiofs_protocol::Errno;
 use virtiofs_protocol::op::{LockRange, LockType};
@@ -37,11 +38,11 @@ pub(crate) fn set(
     patience: Patience,
 ) -> Result<(), Errno> {
     let mut lock = to_kernel(lock_type, range)?;
-    let command = match patience {
-        Patience::None => libc::F_OFD_SETLK,
-        Patience::UntilWoken => libc::F_OFD_SETLKW,
-    };
-    call(file, command, &mut lock)
+    match patience {
+        // A network store may sleep all the same, and a late signal find it there.
+        Patience::None => retry_on_intr(|| call(file, libc::F_OFD_SETLK, &mut lock)),
+        Patience::UntilWoken => call(file, libc::F_OFD_SETLKW, &mut lock),
+    }
 }
 
 /// Finds a lock in the way of this one (`F_OFD_GETLK`); its type and range.
