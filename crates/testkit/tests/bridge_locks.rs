@@ -291,6 +291,34 @@ fn a_process_that_is_killed_leaves_no_lock() -> Result<()> {
     share.finish()
 }
 
+/// A share of a share: the store is a FUSE mount, whose calls sleep, and a wait there is interrupted through both.
+#[test]
+fn locks_reach_through_a_store_that_asks_somebody_else() -> Result<()> {
+    let Some((shared, below)) = share(&BOTH)? else {
+        return Ok(());
+    };
+    let launch = Launch::new(below.path()).sandbox("chroot");
+    let launch = launch.arg(BOTH[0]).arg(BOTH[1]);
+    let above = BridgedShare::start(launch, &BridgeOptions::default())?;
+    let (host, here) = (shared.path().join("file"), above.path().join("file"));
+    for call in [Call::Posix, Call::Flock] {
+        let held = Locker::holds(&host, call)?;
+        ensure!(Locker::tries(&here, call)? == "EAGAIN", "{call:?}");
+        let mut killed = Locker::waits(&here, call)?;
+        let mut waits = Locker::waits(&here, call)?;
+        fs::metadata(above.path())?;
+        killed.signal(rustix::process::Signal::KILL)?;
+        killed.is_gone().with_context(|| format!("{call:?}"))?;
+        held.ends()?;
+        ensure!(waits.says()? == "held", "{call:?}");
+        ensure!(Locker::tries(&host, call)? == "EAGAIN", "{call:?}");
+        waits.ends()?;
+        becomes_free(&host, call)?;
+    }
+    above.finish()?;
+    below.finish()
+}
+
 /// Whatever the process in the share has opened it for: its owner may want to write through another descriptor.
 #[test]
 fn a_file_is_open_for_writing_on_the_host_while_a_range_is_locked() -> Result<()> {
