@@ -6,8 +6,6 @@
 //! (`grpid` of ext4 and xfs). Everywhere else the caller's identity is taken on.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, Statx, chownat, unlinkat};
 use rustix::process::{Gid, Uid};
@@ -15,66 +13,10 @@ use virtiofs_protocol::{Context, Errno, InitFlags, Name};
 
 use crate::PassthroughFs;
 use crate::acting_as::{owner_gid, owner_uid};
+use crate::group_rule::{Rule, SETGID};
 use crate::inode::Node;
-use crate::mounts::Identity;
+use crate::inode::key::Identity;
 use crate::sys;
-
-/// So long a directory is believed to be as it was seen: a tenth of what the guest itself believes it by default.
-const BELIEVED: Duration = Duration::from_millis(100);
-
-const SETGID: u16 = 0o2000;
-
-/// Whose group a new file gets on a mount, in a directory that does not hand its own down.
-#[derive(Debug)]
-pub(crate) struct GroupRule(AtomicU8);
-
-const UNKNOWN: u8 = 0;
-const CALLERS: u8 = 1;
-const DIRECTORYS: u8 = 2;
-
-impl GroupRule {
-    /// The caller's, as on file systems that know no other way.
-    pub(crate) fn callers() -> Self {
-        Self(AtomicU8::new(CALLERS))
-    }
-
-    /// The mount options decide: found out from the first file that shows it.
-    pub(crate) fn unknown() -> Self {
-        Self(AtomicU8::new(UNKNOWN))
-    }
-
-    fn is(&self, rule: u8) -> bool {
-        self.0.load(Ordering::Relaxed) == rule
-    }
-}
-
-/// When a directory was last seen that does not hand its group down.
-#[derive(Debug, Default)]
-pub(crate) struct Plain {
-    /// Milliseconds since the daemon's start, one added; zero is never.
-    seen: AtomicU64,
-}
-
-impl Plain {
-    fn note(&self, stat: &Statx, now: Duration) {
-        let seen = if stat.stx_mode & SETGID == 0 {
-            millis(now) + 1
-        } else {
-            0
-        };
-        self.seen.store(seen, Ordering::Relaxed);
-    }
-
-    fn is_believed(&self, now: Duration) -> bool {
-        let seen = self.seen.load(Ordering::Relaxed);
-        // Another thread may have seen it a moment after `now`.
-        seen != 0 && (millis(now) + 1).saturating_sub(seen) < millis(BELIEVED)
-    }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX - 1)
-}
 
 /// Who a new file is handed over to.
 #[derive(Clone, Copy, Debug)]
@@ -104,13 +46,13 @@ impl PassthroughFs {
         let exact = self.service.may_hand_over(uid, gid)
             && mode.as_raw_mode() & 0o7000 == 0
             && mount.identity == Identity::Birth
-            && !mount.group_rule.is(DIRECTORYS)
+            && !mount.group_rule.is(Rule::Directorys)
             // The umask and a default ACL are then ours to see to: the plain way is taken.
             && !cx.negotiated.flags.contains(InitFlags::DONT_MASK);
         if !exact {
             return Ok(None);
         }
-        let rule_is_known = mount.group_rule.is(CALLERS);
+        let rule_is_known = mount.group_rule.is(Rule::Callers);
         if rule_is_known && parent.value.plain.is_believed(self.start.elapsed()) {
             return Ok(Some(NewOwner { uid, gid }));
         }
@@ -128,7 +70,7 @@ impl PassthroughFs {
             return;
         };
         let (uid, gid) = (owner_uid(uid), owner_gid(gid));
-        if !rule.is(UNKNOWN) || !self.service.may_hand_over(uid, gid) {
+        if !rule.is(Rule::Unknown) || !self.service.may_hand_over(uid, gid) {
             return;
         }
         let (Ok(directory), Ok(made)) = (self.stat(parent), sys::stat_fd(made)) else {
@@ -140,11 +82,11 @@ impl PassthroughFs {
             return;
         }
         let shown = if made.stx_gid == caller {
-            CALLERS
+            Rule::Callers
         } else {
-            DIRECTORYS
+            Rule::Directorys
         };
-        rule.0.store(shown, Ordering::Relaxed);
+        rule.learn(shown);
     }
 }
 

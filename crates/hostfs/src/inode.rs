@@ -16,10 +16,10 @@ use arc_swap::{ArcSwapOption, Guard};
 use rustix::fs::FileType;
 use virtiofs_protocol::NodeId;
 
-use crate::handover::Plain;
-use crate::mounts::{Identity, Mount};
+use crate::group_rule::Plain;
+use crate::mounts::Mount;
 use crate::slab::{Row, Used};
-use key::Key;
+use key::{Identity, Key};
 
 /// An inode that the guest knows, with its number.
 pub(crate) type Node = Arc<Row<Inode>>;

@@ -12,7 +12,7 @@
 //! - `retired` keeps what was forgotten until there is time to close it;
 //! - `locks` takes the guest's locks on the host, and wakes those who wait for one;
 //! - `handle` knows what is open; `mounts` what kind of store holds it; `acting_as` who asks, and
-//!   `handover` where that need not be known before;
+//!   `handover` where that need not be known before, by what `group_rule` knows;
 //! - `idmap` gives users and groups their numbers, and `xattr_rules` gives extended attributes their names on the other side;
 //! - `sys` makes the system calls: a name reaches them as `Name`, or not at all.
 
@@ -20,6 +20,7 @@ mod acting_as;
 mod attributes;
 mod cache;
 mod filesystem;
+mod group_rule;
 mod handle;
 mod handover;
 mod hot;

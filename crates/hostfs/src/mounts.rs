@@ -11,17 +11,8 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use rustix::fs::{Statx, fstatfs};
 use virtiofs_protocol::Errno;
 
-use crate::handover::GroupRule;
-use crate::inode::key::{MountNumber, tells_birth};
-
-/// How far an inode number can be trusted once no descriptor holds the inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Identity {
-    /// Birth time is part of an inode's identity: it tells a reused inode number.
-    Birth,
-    /// Only a descriptor keeps the number from being reused, so a known inode keeps one.
-    Pinned,
-}
+use crate::group_rule::GroupRule;
+use crate::inode::key::{Identity, MountNumber, tells_birth};
 
 /// One mount.
 #[derive(Debug)]

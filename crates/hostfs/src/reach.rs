@@ -14,9 +14,8 @@ use virtiofs_protocol::{Errno, Name, NodeId};
 
 use crate::PassthroughFs;
 use crate::hot::Fate;
-use crate::inode::key::Key;
+use crate::inode::key::{Identity, Key};
 use crate::inode::{Anchor, Node, UsedNode};
-use crate::mounts::Identity;
 use crate::sys;
 
 /// A name that moves while we look is followed so many times.

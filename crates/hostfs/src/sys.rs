@@ -13,7 +13,10 @@ use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, openat, statx};
 use rustix::path::DecInt;
 use virtiofs_protocol::{Errno, Name};
 
-use crate::inode::key::{STATX_MNT_ID, STATX_MNT_ID_UNIQUE};
+/// `STATX_MNT_ID_UNIQUE` (linux/stat.h, since Linux 6.8): mount numbers that are never used twice.
+pub(crate) const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+/// `STATX_MNT_ID` (linux/stat.h, since Linux 5.8).
+pub(crate) const STATX_MNT_ID: u32 = 0x1000;
 
 /// Everything that an answer or an identity needs.
 fn mask() -> StatxFlags {

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use rustix::fs::StatxFlags;
 
-use crate::inode::key::STATX_MNT_ID_UNIQUE;
+use crate::sys::STATX_MNT_ID_UNIQUE;
 
 thread_local! {
     static PLAIN: Cell<bool> = const { Cell::new(false) };

@@ -4,15 +4,22 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::Statx;
 
-/// `STATX_MNT_ID_UNIQUE` (linux/stat.h, since Linux 6.8): mount numbers that are never used twice.
-pub(crate) const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
-/// `STATX_MNT_ID` (linux/stat.h, since Linux 5.8).
-pub(crate) const STATX_MNT_ID: u32 = 0x1000;
+use crate::sys::{STATX_MNT_ID, STATX_MNT_ID_UNIQUE};
+
 /// `STATX_BTIME` (man 2 statx).
 const STATX_BTIME: u32 = 0x800;
 
 /// Two ticks of the slowest clock that Linux is built with (`CONFIG_HZ` 100).
 const TICK: Duration = Duration::from_millis(20);
+
+/// How far an inode number can be trusted once no descriptor holds the inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// Birth time is part of an inode's identity: it tells a reused inode number.
+    Birth,
+    /// Only a descriptor keeps the number from being reused, so a known inode keeps one.
+    Pinned,
+}
 
 /// Identity of an inode: mount, device, number, and the time of its birth where that is part of it.
 ///
@@ -28,10 +35,10 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    pub(crate) fn new(stat: &Statx, identity: crate::mounts::Identity) -> Self {
+    pub(crate) fn new(stat: &Statx, identity: Identity) -> Self {
         let birth = match identity {
-            crate::mounts::Identity::Birth => (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec),
-            crate::mounts::Identity::Pinned => (0, 0),
+            Identity::Birth => (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec),
+            Identity::Pinned => (0, 0),
         };
         Self {
             mount: stat.stx_mnt_id,

@@ -14,8 +14,7 @@ use crate::PassthroughFs;
 use crate::handle::cursor::{Cursor, Visit};
 use crate::handle::{Handle, OpenDirectory};
 use crate::inode::Node;
-use crate::inode::key::Key;
-use crate::mounts::Identity;
+use crate::inode::key::{Identity, Key};
 use crate::sys;
 
 impl PassthroughFs {

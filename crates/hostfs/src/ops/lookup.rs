@@ -13,9 +13,8 @@ use virtiofs_protocol::{
 use crate::PassthroughFs;
 use crate::attributes::attributes;
 use crate::inode::Node;
-use crate::inode::key::Key;
+use crate::inode::key::{Identity, Key};
 use crate::inode::table::Newcomer;
-use crate::mounts::Identity;
 use crate::ops::may_take_long;
 use crate::sys;
 
