@@ -8,10 +8,12 @@
 //! - `ring` is a split virtqueue (virtio 1.3, 2.7) in that memory, `chain` one request in it;
 //! - `worker` serves one queue on one thread, which sleeps by a `doorbell` and looks for more before
 //!   it does, as `polling` says; `used` completes chains from any thread;
+//! - `alertness` wakes the monitor, which sleeps while every queue does;
 //! - `seat` says whose turn it is to serve a queue, `monitor` gives it to another thread when a call
 //!   takes long;
 //! - `pool` has the threads that may sleep, in a `lane` for each thing they sleep for.
 
+mod alertness;
 mod chain;
 mod connection;
 mod doorbell;

@@ -6,13 +6,13 @@
 //! sleeps while every queue does, and without a clock unless something is put off until some time:
 //! it keeps the time for the queues, for which setting an alarm at each sleep would cost more.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::Duration;
 
 use virtiofs_protocol::Filesystem;
 
+use crate::alertness::{Alertness, Roused, unpoisoned};
 use crate::lane::Lane;
 use crate::pool::DEFAULT_THREADS;
 use crate::seat::{Call, Seat};
@@ -25,95 +25,6 @@ const TICK: Duration = Duration::from_millis(2);
 const PATIENCE: Duration = Duration::from_micros(200);
 /// Looks at quiet queues before the monitor sleeps: waking it costs the request that does it.
 const QUIET_TICKS: u32 = 10;
-
-/// Whether the monitor is looking.
-#[derive(Debug, Default)]
-pub(crate) struct Alertness {
-    is_awake: AtomicBool,
-    /// How long queues may sleep, in nanoseconds; zero is as long as they like.
-    limit: AtomicU64,
-    asked: Mutex<Asked>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Asked {
-    to_wake: bool,
-    to_end: bool,
-}
-
-/// Why the monitor rests no longer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Roused {
-    /// A queue has something to do.
-    ByQueue,
-    /// Queues have slept for as long as they may.
-    ByClock,
-    /// It is time to end.
-    ToEnd,
-}
-
-impl Alertness {
-    /// What a queue's thread was told before it sleeps: how long it may.
-    pub(crate) fn look_again(&self, limit: Option<Duration>) {
-        let nanos = limit.map_or(0, |limit| limit.as_nanos().max(1));
-        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
-        // Read first: the line stays shared between the threads.
-        if self.limit.load(Ordering::Relaxed) != nanos {
-            self.limit.store(nanos, Ordering::Relaxed);
-        }
-    }
-
-    /// A queue has something to do. Costs a load while the monitor is awake.
-    pub(crate) fn rouse(&self) {
-        if !self.is_awake.load(Ordering::SeqCst) {
-            self.asked().to_wake = true;
-            self.changed.notify_one();
-        }
-    }
-
-    fn end(&self) {
-        self.asked().to_end = true;
-        self.changed.notify_one();
-    }
-
-    /// Sleeps until a queue has something to do, or has slept for as long as it may.
-    fn rest(&self, is_quiet: impl Fn() -> bool) -> Roused {
-        self.is_awake.store(false, Ordering::SeqCst);
-        let mut asked = self.asked();
-        let mut roused = Roused::ByQueue;
-        // A queue that woke before it could see the flag is seen here.
-        while !asked.to_wake && !asked.to_end && is_quiet() {
-            let limit = self.limit.load(Ordering::Relaxed);
-            if limit == 0 {
-                asked = unpoisoned(self.changed.wait(asked));
-                continue;
-            }
-            let limit = Duration::from_nanos(limit);
-            let (woken, waited) = unpoisoned(self.changed.wait_timeout(asked, limit));
-            asked = woken;
-            if waited.timed_out() {
-                roused = Roused::ByClock;
-                break;
-            }
-        }
-        self.is_awake.store(true, Ordering::SeqCst);
-        asked.to_wake = false;
-        if asked.to_end { Roused::ToEnd } else { roused }
-    }
-
-    /// Sleeps for a while; false when it is time to end.
-    fn nap(&self, how_long: Duration) -> bool {
-        let asked = self.asked();
-        let going_on = |asked: &mut Asked| !asked.to_end;
-        let (asked, _) = unpoisoned(self.changed.wait_timeout_while(asked, how_long, going_on));
-        !asked.to_end
-    }
-
-    fn asked(&self) -> MutexGuard<'_, Asked> {
-        unpoisoned(self.asked.lock())
-    }
-}
 
 type Watched<F> = Mutex<Vec<Weak<Worker<F>>>>;
 
@@ -168,11 +79,6 @@ impl<F> Drop for Monitor<F> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     unpoisoned(mutex.lock())
-}
-
-/// What is guarded here is consistent at every step.
-fn unpoisoned<T>(result: Result<T, PoisonError<T>>) -> T {
-    result.unwrap_or_else(PoisonError::into_inner)
 }
 
 fn run<F: Filesystem + 'static>(alertness: &Alertness, watched: &Watched<F>) {

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use virtiofs_protocol::{Filesystem, Served, Session};
 
+use crate::alertness::Alertness;
 use crate::chain::{Buffers, Chain};
 use crate::doorbell::Doorbell;
 use crate::error::DeviceError;
-use crate::monitor::Alertness;
 use crate::polling::{Polling, Processors, Seen, Window};
 use crate::pool::{Job, Pool};
 use crate::ring::AvailableRing;
