@@ -27,8 +27,6 @@ impl Filesystem for PassthroughFs {
             | InitFlags::ASYNC_DIO
             | InitFlags::PARALLEL_DIROPS
             | InitFlags::EXPORT_SUPPORT
-            // Who asks is then told for creations only, which is all that anybody here looks at.
-            | InitFlags::ALLOW_IDMAP
             | InitFlags::CREATE_SUPP_GROUP;
         let options = &self.options;
         if options.readdirplus == ReaddirPlus::ByPolicy && options.cache.readdirplus() {

@@ -45,7 +45,6 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
         | flag::ASYNC_DIO
         | flag::PARALLEL_DIROPS
         | flag::EXPORT_SUPPORT
-        | flag::ALLOW_IDMAP
         | flag::MAX_PAGES
         | flag::CREATE_SUPP_GROUP;
     let plus = flag::DO_READDIRPLUS | flag::READDIRPLUS_AUTO;

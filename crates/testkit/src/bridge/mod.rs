@@ -17,7 +17,6 @@
 //! taken alone.
 
 mod device;
-pub mod idmapped;
 mod lane;
 mod room;
 pub mod share;
