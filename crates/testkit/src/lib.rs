@@ -7,5 +7,6 @@ pub mod frontend;
 pub mod fuse;
 pub mod guest;
 pub mod model;
+pub mod program;
 pub mod slowfs;
 pub mod suites;

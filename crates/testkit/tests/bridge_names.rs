@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Child, Command};
 
@@ -13,6 +13,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use virtiofs_testkit::bridge::BridgeOptions;
 use virtiofs_testkit::bridge::share::{BridgedShare, Tmpfs, can_mount, skipped};
 use virtiofs_testkit::frontend::Launch;
+use virtiofs_testkit::program;
 
 /// Cached for no time at all, so that each call asks the daemon.
 fn uncached(shared: &Path) -> Result<BridgedShare> {
@@ -37,8 +38,7 @@ fn open(path: &Path, flags: OFlags) -> Result<(), Option<i32>> {
 }
 
 fn run_a_copy(of: &str, at: &Path) -> Result<Child> {
-    std::fs::copy(of, at)?;
-    std::fs::set_permissions(at, std::fs::Permissions::from_mode(0o755))?;
+    program::copy(of, at)?;
     Ok(Command::new(at).arg("30").spawn()?)
 }
 

@@ -5,7 +5,9 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+
+use crate::program;
 
 use super::{Engine, MAPPED_ROOT, ORDINARY, Recipe, static_daemon};
 
@@ -16,7 +18,7 @@ pub(super) fn write(recipe: &Recipe, place: &Path, share: &Path) -> Result<()> {
         fs::create_dir_all(root.join(folder))?;
     }
     let daemon = static_daemon()?;
-    fs::copy(&daemon, root.join("virtiofsd")).with_context(|| daemon.display().to_string())?;
+    program::copy(&daemon, root.join("virtiofsd"))?;
     // Owners inside must be able to walk here.
     fs::set_permissions(place, Permissions::from_mode(0o755))?;
     let engine = match recipe.engine {

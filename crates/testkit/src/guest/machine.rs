@@ -259,7 +259,7 @@ fn uml_program(tree: &Tree) -> Result<PathBuf> {
     let recipe = format!("1 {}", tree.path("").display());
     let folder = cache::entry("uml-program", &recipe, |staging| {
         let program = staging.join("linux.uml");
-        std::fs::copy(tree.path("usr/bin/linux.uml"), &program)?;
+        crate::program::copy(tree.path("usr/bin/linux.uml"), &program)?;
         let mut patchelf = Tree::fetch(Suite::Bookworm, &["patchelf"])?.command("usr/bin/patchelf");
         patchelf
             .arg("--set-interpreter")
