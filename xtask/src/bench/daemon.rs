@@ -14,7 +14,7 @@ use super::peers::Peer;
 use super::processes::Tree;
 
 /// Where memory is a file system; metadata is measured there, not the disk.
-const TMPFS: &str = "/dev/shm";
+pub(super) const TMPFS: &str = "/dev/shm";
 
 /// How long a daemon may take to listen.
 const START_LIMIT: Duration = Duration::from_secs(5);

@@ -4,14 +4,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tempfile::TempDir;
 use virtiofs_testkit::frontend::Waiting;
 
 use super::count::count;
-use super::daemon::Daemon;
+use super::daemon::{Daemon, TMPFS};
 use super::guest::Guest;
 use super::processes::{self, Usage};
 use super::report::{DaemonRow, Figure, IdleRow};
-use super::scenarios::{Scenario, Work};
+use super::scenarios::{Breadth, Direct, Scenario, Work};
 
 /// How much is done for a figure.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +85,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
 ];
 
+/// Who makes the calls of a request without a daemon.
+pub(super) const DIRECT: &str = "direct";
+
 /// Processor of the guest.
 const GUEST_PROCESSOR: usize = 0;
 
@@ -91,6 +95,8 @@ const GUEST_PROCESSOR: usize = 0;
 pub(super) struct Bench {
     pairs: Vec<(Daemon, Guest)>,
     effort: Effort,
+    /// Where the calls of a request are made without a daemon.
+    place: TempDir,
     /// Whether there is a second processor to put the daemon on.
     other_core: bool,
 }
@@ -118,6 +124,7 @@ impl Bench {
         Ok(Self {
             pairs,
             effort,
+            place: TempDir::with_prefix_in("virtiofsd-bench-", TMPFS)?,
             other_core,
         })
     }
@@ -164,6 +171,10 @@ impl Bench {
     /// All figures of one scenario; a daemon that fails it is named and left out.
     pub(super) fn measure(&mut self, scenario: &Scenario) -> Result<Vec<Figure>> {
         eprintln!("bench: {}", scenario.name);
+        let mut direct = match scenario.direct {
+            Some(set_up) => reported(DIRECT, scenario, set_up(self.place.path())),
+            None => None,
+        };
         let mut works: Vec<Option<Work>> = Vec::new();
         for (daemon, guest) in &mut self.pairs {
             works.push(reported(daemon.label, scenario, (scenario.set_up)(guest)));
@@ -171,8 +182,8 @@ impl Bench {
         let mut figures = Vec::new();
         for setting in SETTINGS {
             let possible = self.other_core || setting.place == Place::SameCore;
-            if possible && (scenario.parallel || setting.depth == 1) {
-                figures.extend(self.time(scenario, *setting, &mut works)?);
+            if possible && scenario.breadth.covers(*setting) {
+                figures.extend(self.time(scenario, *setting, (&mut works, &mut direct))?);
             }
         }
         for ((daemon, guest), work) in self.pairs.iter_mut().zip(&mut works) {
@@ -192,7 +203,7 @@ impl Bench {
         &mut self,
         scenario: &Scenario,
         setting: Setting,
-        works: &mut [Option<Work>],
+        (works, direct): (&mut [Option<Work>], &mut Option<Direct>),
     ) -> Result<Vec<Figure>> {
         let mut samples: Vec<Vec<Sample>> = self.pairs.iter().map(|_| Vec::new()).collect();
         let visit = Visit {
@@ -200,7 +211,11 @@ impl Bench {
             setting,
             divisor: self.effort.divisor,
         };
+        let mut without = Vec::new();
         for _ in 0..self.effort.repetitions {
+            if let Some(direct) = direct {
+                without.push(sample_direct(direct, visit)?);
+            }
             for (index, (daemon, guest)) in self.pairs.iter_mut().enumerate() {
                 let Some(work) = &mut works[index] else {
                     continue;
@@ -210,15 +225,31 @@ impl Bench {
                 let sample = sample(daemon, guest, visit, work);
                 match reported(daemon.label, scenario, sample) {
                     Some(sample) => samples[index].push(sample),
-                    None => works[index] = None,
+                    None => {
+                        works[index] = None;
+                        // What it did find is not to weigh on the next scenario.
+                        guest.settle()?;
+                    }
                 }
             }
         }
         let labels = self.pairs.iter().map(|(daemon, _)| daemon.label);
+        samples.push(without);
         Ok(labels
+            .chain([DIRECT])
             .zip(&samples)
             .filter_map(|(label, samples)| figure(label, scenario, setting, samples))
             .collect())
+    }
+}
+
+impl Breadth {
+    fn covers(self, setting: Setting) -> bool {
+        match self {
+            Self::Full => true,
+            Self::OneInFlight => setting.depth == 1,
+            Self::Once => setting == SETTINGS[0],
+        }
     }
 }
 
@@ -269,6 +300,28 @@ fn sample(daemon: &Daemon, guest: &mut Guest, visit: Visit<'_>, work: &mut Work)
         times_ns,
         cpu_ns: used.cpu_ns,
         units: units * u64::from(batches),
+    })
+}
+
+/// Makes the calls of a scenario without a daemon; all of that time is processor time.
+fn sample_direct(direct: &mut Direct, visit: Visit<'_>) -> Result<Sample> {
+    let Visit {
+        scenario, divisor, ..
+    } = visit;
+    let rounds = (scenario.rounds / divisor).max(1);
+    let units = u64::from(scenario.units);
+    direct()?;
+    let mut times_ns = Vec::new();
+    let begun = Instant::now();
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        direct()?;
+        times_ns.push(u64::try_from(begun.elapsed().as_nanos())? / units);
+    }
+    Ok(Sample {
+        times_ns,
+        cpu_ns: u64::try_from(begun.elapsed().as_nanos())?,
+        units: units * u64::from(rounds),
     })
 }
 

@@ -39,6 +39,7 @@ const OURS: &[&str] = &[
     "--shared-dir=SHARE",
     "--sandbox=chroot",
     "--log-level=error",
+    "--xattr",
 ];
 const CRATE: &[&str] = OURS;
 const CRATE_WITHOUT_HANDLES: &[&str] = &[
@@ -46,12 +47,13 @@ const CRATE_WITHOUT_HANDLES: &[&str] = &[
     "--shared-dir=SHARE",
     "--sandbox=chroot",
     "--log-level=error",
+    "--xattr",
     "--inode-file-handles=never",
 ];
 const QEMU: &[&str] = &[
     "--socket-path=SOCKET",
     "-o",
-    "source=SHARE,sandbox=chroot,cache=auto,announce_submounts,log_level=err",
+    "source=SHARE,sandbox=chroot,cache=auto,announce_submounts,xattr,log_level=err",
 ];
 
 /// A build of ours.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::count::Calls;
 use virtiofs_testkit::frontend::Waiting;
 
-use super::measure::{Place, SETTINGS, Setting};
+use super::measure::{DIRECT, Place, SETTINGS, Setting};
 use super::processes::Usage;
 
 /// One daemon of the run.
@@ -62,6 +62,10 @@ impl Results {
                 "- **{label}**: {what}; {private_kib} KiB of its own at the end"
             );
         }
+        let _ = writeln!(
+            page,
+            "- **{DIRECT}**: the same system calls, made by the benchmark itself"
+        );
         page.push_str("\n### Idle\n\n| daemon | seconds | processor time (us) | switches |\n|---|---:|---:|---:|\n");
         for IdleRow { label, secs, used } in &self.idle {
             let _ = writeln!(
@@ -110,7 +114,12 @@ impl Results {
         row_title: impl Fn(&str) -> String,
         cell: impl Fn(&Figure, Option<&Figure>) -> Option<String>,
     ) {
-        let labels: Vec<&str> = self.daemons.iter().map(|daemon| daemon.label).collect();
+        let shown = |label: &&str| {
+            self.of(setting)
+                .any(|figure| figure.label == *label && cell(figure, None).is_some())
+        };
+        let daemons = self.daemons.iter().map(|daemon| daemon.label);
+        let labels: Vec<&str> = daemons.chain([DIRECT]).filter(shown).collect();
         let _ = writeln!(page, "| request | {} |", labels.join(" | "));
         let _ = writeln!(page, "|---|{}", "---:|".repeat(labels.len()));
         let mut scenarios: Vec<&str> = self.of(setting).map(|figure| figure.scenario).collect();
