@@ -17,6 +17,7 @@ mod processes;
 mod record;
 mod report;
 mod scenarios;
+mod stores;
 mod trace;
 
 use std::path::{Path, PathBuf};
@@ -74,7 +75,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let daemons = start_all(&ours);
     ensure!(!daemons.is_empty(), "there is no daemon to measure");
     let scenarios = scenarios::matching(args.filter.as_deref());
-    ensure!(!scenarios.is_empty(), "no request has such a name");
+    let with_stores = scenarios::matches(stores::NAME, args.filter.as_deref());
+    ensure!(
+        with_stores || !scenarios.is_empty(),
+        "nothing that is measured has such a name"
+    );
     let load_before = load()?;
     let mut bench = measure::Bench::new(daemons, effort)?;
     let idle = bench.idle()?;
@@ -88,6 +93,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         idle,
         figures,
         budgets: scenarios::budgets(),
+        stores: if with_stores {
+            stores::measure(&peers::all(&ours))
+        } else {
+            Vec::new()
+        },
     };
     println!("{}", results.markdown());
     if args.record {

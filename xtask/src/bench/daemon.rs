@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
+use virtiofs_testkit::slowfs::SlowFs;
 
 use super::peers::Peer;
 use super::processes::Tree;
@@ -27,15 +28,25 @@ pub(super) struct Daemon {
     pub(super) share: PathBuf,
     child: Child,
     _folder: TempDir,
+    _store: Option<SlowFs>,
 }
 
 impl Daemon {
     /// Starts it on an empty directory and waits until it listens.
     pub(super) fn start(peer: &Peer) -> Result<Self> {
+        Self::start_on(peer, |_| Ok(None))
+    }
+
+    /// The same, on what is mounted on that directory first.
+    pub(super) fn start_on(
+        peer: &Peer,
+        mount: impl FnOnce(&Path) -> Result<Option<SlowFs>>,
+    ) -> Result<Self> {
         let folder = TempDir::with_prefix_in("virtiofsd-bench-", TMPFS)?;
         let socket = folder.path().join("socket");
         let share = folder.path().join("share");
         fs::create_dir(&share)?;
+        let store = mount(&share)?;
         let log = fs::File::create(folder.path().join("log"))?;
         let mut command = Command::new(&peer.program);
         for argument in peer.arguments {
@@ -60,6 +71,7 @@ impl Daemon {
             share,
             child,
             _folder: folder,
+            _store: store,
         };
         daemon.await_socket()?;
         Ok(daemon)

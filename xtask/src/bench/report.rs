@@ -10,6 +10,7 @@ use virtiofs_testkit::frontend::Waiting;
 
 use super::measure::{DIRECT, Place, SETTINGS, Setting};
 use super::processes::Usage;
+use super::stores::{self, StoreRow};
 
 /// One daemon of the run.
 pub(super) struct DaemonRow {
@@ -45,6 +46,7 @@ pub(super) struct Results {
     pub(super) figures: Vec<Figure>,
     /// System calls that ours may make, by request.
     pub(super) budgets: Vec<(&'static str, f64)>,
+    pub(super) stores: Vec<StoreRow>,
 }
 
 impl Results {
@@ -94,6 +96,10 @@ impl Results {
             self.table(&mut page, *setting, str::to_owned, |figure, ours| {
                 Some(shown_times(figure, ours))
             });
+        }
+        if !self.stores.is_empty() {
+            page.push('\n');
+            page.push_str(&stores::markdown(&self.stores));
         }
         page
     }
@@ -153,11 +159,16 @@ impl Results {
             json!({"label": row.label, "secs": row.secs, "cpu_ns": row.used.cpu_ns, "switches": row.used.switches})
         });
         let figures = self.figures.iter().map(figure_json);
+        let stores = self.stores.iter().map(|row| {
+            json!({"label": row.label, "reads_per_sec": row.alone, "with_32_in_flight": row.together,
+                "on_4_queues": row.queues, "cached_getattr_ns": u64::try_from(row.cached.as_nanos()).unwrap_or(u64::MAX)})
+        });
         let all = json!({
             "circumstances": self.circumstances,
             "daemons": daemons.collect::<Value>(),
             "idle": idle.collect::<Value>(),
             "figures": figures.collect::<Value>(),
+            "slow_store": stores.collect::<Value>(),
         });
         Ok(serde_json::to_string_pretty(&all)? + "\n")
     }
@@ -282,6 +293,7 @@ mod tests {
             idle: vec![],
             figures: vec![figure("ours", 1550, 1000), figure("C", 2000, 3000)],
             budgets: vec![("GETATTR", 1.0)],
+            stores: vec![],
         };
         let page = results.markdown();
         assert!(

@@ -8,6 +8,7 @@
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -49,6 +50,14 @@ struct State {
     holds_attributes: bool,
     held: Vec<Held>,
     flush_error: Option<Errno>,
+    late: Option<Late>,
+}
+
+/// What is answered some time after it came.
+#[derive(Debug)]
+struct Late {
+    delay: Duration,
+    queue: Sender<(Instant, Held)>,
 }
 
 #[derive(Debug)]
@@ -112,6 +121,18 @@ impl SlowFs {
         self.server.state().flush_error = Some(errno);
     }
 
+    /// From now on each READ and FSYNC is answered that much later than it came, however many there are: a store
+    /// that is slow, but not hung.
+    pub fn answer_after(&self, delay: Duration) -> Result<()> {
+        let (queue, late) = mpsc::channel();
+        self.server.state().late = Some(Late { delay, queue });
+        let server = Arc::clone(&self.server);
+        let thread = std::thread::Builder::new().name("slowfs-late".to_owned());
+        // Ends with its queue.
+        thread.spawn(move || server.answer_late(&late))?;
+        Ok(())
+    }
+
     /// Answers what is held, and everything from now on at once.
     pub fn release(&self) {
         let mut state = self.server.state();
@@ -126,6 +147,7 @@ impl SlowFs {
 
 impl Drop for SlowFs {
     fn drop(&mut self) {
+        self.server.state().late = None;
         self.release();
         let _ = unmount(&self.mountpoint, UnmountFlags::FORCE | UnmountFlags::DETACH);
         if let Some(thread) = self.thread.take() {
@@ -174,9 +196,19 @@ impl Server {
         }
     }
 
+    fn answer_late(&self, late: &Receiver<(Instant, Held)>) {
+        while let Ok((due, held)) = late.recv() {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            self.answer(held.unique, Ok(&held.body));
+        }
+    }
+
     fn hold(&self, unique: u64, body: Vec<u8>) {
         let mut state = self.state();
-        if state.open {
+        if let Some(Late { delay, queue }) = &state.late {
+            // Fails when the thread is gone, and with it the mount.
+            let _ = queue.send((Instant::now() + *delay, Held { unique, body }));
+        } else if state.open {
             drop(state);
             self.answer(unique, Ok(&body));
         } else {
@@ -295,6 +327,28 @@ mod tests {
 
     use super::*;
     use crate::bridge::share::{can_mount, skipped};
+
+    #[test]
+    fn late_answers_are_late_side_by_side() {
+        if !can_mount() {
+            skipped("needs root and /dev/fuse");
+            return;
+        }
+        const DELAY: Duration = Duration::from_millis(100);
+        let place = tempfile::tempdir().unwrap();
+        let slow = SlowFs::mount(place.path()).unwrap();
+        slow.answer_after(DELAY).unwrap();
+        let file = File::open(place.path().join(FILE)).unwrap();
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            for number in 0..20 {
+                let file = &file;
+                scope.spawn(move || file.read_exact_at(&mut [0; 10], number * 4096).unwrap());
+            }
+        });
+        let took = begun.elapsed();
+        assert!(took >= DELAY && took < DELAY * 10, "{took:?}");
+    }
 
     #[test]
     fn a_read_sleeps_until_its_release() {

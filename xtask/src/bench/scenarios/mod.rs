@@ -183,9 +183,14 @@ pub(super) fn budgets() -> Vec<(&'static str, f64)> {
 
 /// The rows whose name contains a text, in any case.
 pub(super) fn matching(filter: Option<&str>) -> Vec<&'static Scenario> {
-    let filter = filter.unwrap_or("").to_lowercase();
     SCENARIOS
         .iter()
-        .filter(|row| row.name.to_lowercase().contains(&filter))
+        .filter(|row| matches(row.name, filter))
         .collect()
+}
+
+/// Whether a name contains a text, in any case.
+pub(super) fn matches(name: &str, filter: Option<&str>) -> bool {
+    let filter = filter.unwrap_or("").to_lowercase();
+    name.to_lowercase().contains(&filter)
 }
