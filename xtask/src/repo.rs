@@ -107,6 +107,35 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{shown} printed what is not UTF-8"))
 }
 
+/// Where results of long runs are kept.
+pub(crate) fn results_dir() -> Result<PathBuf> {
+    let folder = root().join("docs/results");
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// What a result is named by.
+#[derive(Clone, Debug)]
+pub(crate) struct Stamp {
+    /// Day in UTC, as 2026-01-31.
+    pub(crate) date: String,
+    /// The commit; ends in `-dirty` when the files were others, and then proves nothing.
+    pub(crate) commit: String,
+}
+
+impl Stamp {
+    /// Today, and what is checked out.
+    pub(crate) fn now() -> Result<Self> {
+        let ask = |program: &str, arguments: &[&str]| {
+            output(Command::new(program).args(arguments)).map(|text| text.trim().to_owned())
+        };
+        Ok(Self {
+            date: ask("date", &["--utc", "+%Y-%m-%d"])?,
+            commit: ask("git", &["describe", "--always", "--dirty", "--exclude=*"])?,
+        })
+    }
+}
+
 /// A command as a person would type it, for messages.
 fn show(command: &Command) -> String {
     std::iter::once(command.get_program())

@@ -52,7 +52,7 @@ const NEEDED: &[(&str, &str)] = &[
 pub(crate) fn run(args: &Args) -> Result<()> {
     install_needed();
     let surroundings = Surroundings::new(args);
-    let mut report = record::Report::new(&surroundings);
+    let mut report = record::Report::new(&surroundings)?;
     for mut suite in suites::build()? {
         static_build::lend(&mut suite, &surroundings)?;
         let tally = run::suite(suite, &surroundings)?;

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -20,16 +19,21 @@ pub(super) struct Entry {
 
 /// All results of one run.
 pub(super) struct Report {
+    stamp: repo::Stamp,
+    filter: Option<String>,
     seed: Option<String>,
     entries: Vec<Entry>,
 }
 
 impl Report {
-    pub(super) fn new(surroundings: &Surroundings) -> Self {
-        Self {
+    /// Names the commit before anything runs: what is checked out may be another by the end.
+    pub(super) fn new(surroundings: &Surroundings) -> Result<Self> {
+        Ok(Self {
+            stamp: repo::Stamp::now()?,
+            filter: surroundings.filter.clone(),
             seed: surroundings.seed.clone(),
             entries: Vec::new(),
-        }
+        })
     }
 
     pub(super) fn add(&mut self, entry: Entry) {
@@ -42,24 +46,28 @@ impl Report {
         total
     }
 
-    /// Writes the page of a long run, named by date and commit.
+    /// Writes the page of a long run, named by date, commit and what the filter let through.
     pub(super) fn write(&self) -> Result<()> {
-        let ask = |program: &str, arguments: &[&str]| {
-            repo::output(Command::new(program).args(arguments)).map(|text| text.trim().to_owned())
-        };
-        let date = ask("date", &["--utc", "+%Y-%m-%d"])?;
-        let commit = ask("git", &["describe", "--always", "--dirty", "--exclude=*"])?;
-        let folder = repo::root().join("docs/results");
-        fs::create_dir_all(&folder)?;
-        let file = folder.join(format!("{date}-{commit}.md"));
-        fs::write(&file, self.page(&date, &commit))
+        let name: String = [&self.stamp.date, &self.stamp.commit]
+            .into_iter()
+            .chain(&self.filter)
+            .flat_map(|part| ["-", part])
+            .skip(1)
+            .collect();
+        // A filter may be a path of modules.
+        let file = repo::results_dir()?.join(format!("{}.md", name.replace("::", "-")));
+        fs::write(&file, self.page())
             .with_context(|| format!("cannot write {}", file.display()))?;
         println!("written: {}", file.display());
         Ok(())
     }
 
-    fn page(&self, date: &str, commit: &str) -> String {
+    fn page(&self) -> String {
+        let repo::Stamp { date, commit } = &self.stamp;
         let mut page = format!("# Long tests, {date}\n\nCommit {commit}");
+        if let Some(filter) = &self.filter {
+            let _ = write!(page, ", tests named `{filter}`");
+        }
         if let Some(seed) = &self.seed {
             let _ = write!(page, ", seed {seed} (`VIRTIOFSD_SEED={seed}` repeats it)");
         }
@@ -106,13 +114,19 @@ mod tests {
             time: Duration::from_secs(2),
         };
         let report = Report {
+            stamp: repo::Stamp {
+                date: "2026-01-02".to_owned(),
+                commit: "abc".to_owned(),
+            },
+            filter: Some("races".to_owned()),
             seed: Some("7".to_owned()),
             entries: vec![entry("a", 3, 0), entry("b", 1, 1)],
         };
-        let page = report.page("2026-01-02", "abc");
+        let page = report.page();
         for part in [
             "2026-01-02",
             "Commit abc",
+            "tests named `races`",
             "seed 7",
             "| b | 1 | 1 | 0 | 2 |",
             "4 passed, 1 failed, 0 skipped",
