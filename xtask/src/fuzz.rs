@@ -4,6 +4,9 @@
 //! workspace: it is built here with libFuzzer's coverage and the address
 //! sanitizer, both of which a stable compiler has, if one knows the switches.
 //! A corpus grows in the target directory and starts from golden requests.
+//! With a number of executions instead of a time, `docs/results` gets a row.
+
+mod counted;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,6 +28,18 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 60)]
     secs: u64,
 
+    /// Run each target so many times instead, and write the result to docs/results
+    #[arg(long, value_name = "N", conflicts_with_all = ["secs", "planted", "input"])]
+    execs: Option<u64>,
+
+    /// Processes that share the executions: most targets wait for threads more than they compute
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "execs")]
+    jobs: u64,
+
+    /// What watches memory besides libFuzzer
+    #[arg(long, value_enum, default_value_t = Sanitizer::Address)]
+    sanitizer: Sanitizer,
+
     /// Show that each target finds the defect planted in its harness, and fail if one does not
     #[arg(long)]
     planted: bool,
@@ -45,6 +60,9 @@ impl Args {
         Self {
             target: Vec::new(),
             secs: 60,
+            execs: None,
+            jobs: 1,
+            sanitizer: Sanitizer::Address,
             planted: false,
             input: None,
         }
@@ -55,6 +73,39 @@ impl Args {
         Self {
             planted: true,
             ..Self::search()
+        }
+    }
+}
+
+/// What the compiler adds to the programs, besides coverage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Sanitizer {
+    /// Accesses outside allocations; runs about a tenth as fast
+    Address,
+    /// Nothing but debug assertions and checked arithmetic: for large counts
+    None,
+}
+
+impl Sanitizer {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::None => "none",
+        }
+    }
+
+    /// A folder of its own, so that one build does not throw the other away.
+    fn build_dir(self) -> &'static str {
+        match self {
+            Self::Address => "build",
+            Self::None => "build-plain",
+        }
+    }
+
+    fn flag(self) -> Option<&'static str> {
+        match self {
+            Self::Address => Some("-Zsanitizer=address"),
+            Self::None => None,
         }
     }
 }
@@ -98,7 +149,7 @@ impl Target {
 /// The platform is named, so that only the targets are instrumented and no build script.
 const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 
-/// Coverage as libFuzzer reads it, and the address sanitizer.
+/// Coverage as libFuzzer reads it.
 const FLAGS: &[&str] = &[
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -106,7 +157,6 @@ const FLAGS: &[&str] = &[
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
     "-Cllvm-args=-sanitizer-coverage-pc-table",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
-    "-Zsanitizer=address",
 ];
 
 /// libFuzzer is C++.
@@ -122,7 +172,8 @@ const MEMORY_LIMIT_MIB: u32 = 2048;
 pub(crate) fn run(args: &Args) -> Result<()> {
     tools::debian(NEEDED)?;
     let plan = Plan {
-        programs: build(args.planted)?,
+        programs: build(args.sanitizer, args.planted)?,
+        sanitizer: args.sanitizer,
         secs: args.secs,
     };
     let targets = if args.target.is_empty() {
@@ -133,6 +184,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for &target in targets {
         if let Some(input) = &args.input {
             plan.once(target, input)?;
+        } else if let Some(execs) = args.execs {
+            counted::run(
+                &plan,
+                target,
+                counted::Count {
+                    execs,
+                    jobs: args.jobs.max(1),
+                },
+            )?;
         } else if args.planted {
             plan.find_planted(target)?;
         } else {
@@ -143,14 +203,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// Builds all targets; returns the folder they are in.
-fn build(planted: bool) -> Result<PathBuf> {
-    let folder = root().join("build");
+fn build(sanitizer: Sanitizer, planted: bool) -> Result<PathBuf> {
+    let folder = root().join(sanitizer.build_dir());
+    let flags: Vec<&str> = FLAGS.iter().copied().chain(sanitizer.flag()).collect();
     let mut cargo = Command::new("cargo");
     cargo
         .args(["build", "--quiet", "--locked", "--release", "--bins"])
         .args(["--manifest-path", "fuzz/Cargo.toml", "--target", PLATFORM])
         .env("CARGO_TARGET_DIR", &folder)
-        .env("RUSTFLAGS", FLAGS.join(" "))
+        .env("RUSTFLAGS", flags.join(" "))
         // The sanitizer's runtime is part of every toolchain; its switch is not stable yet.
         .env("RUSTC_BOOTSTRAP", "1");
     if planted {
@@ -167,6 +228,7 @@ fn root() -> PathBuf {
 /// What is the same for all targets.
 struct Plan {
     programs: PathBuf,
+    sanitizer: Sanitizer,
     secs: u64,
 }
 
@@ -176,16 +238,9 @@ impl Plan {
         let [seeds, corpus, artifacts] = folders(&root(), target)?;
         self.write_seeds(target, &seeds)?;
         println!("fuzz: {} for {} s", target.name(), self.secs);
-        let mut fuzzer = self.fuzzer(target, &artifacts);
+        let mut fuzzer = self.timed(target, &artifacts);
         let found = repo::run(fuzzer.arg(corpus).arg(seeds));
-        found.with_context(|| {
-            format!(
-                "{}: the input is in {}; 'cargo xtask fuzz --target {} --input FILE' repeats it",
-                target.name(),
-                artifacts.display(),
-                target.name()
-            )
-        })
+        found.with_context(|| where_the_input_is(target, &artifacts))
     }
 
     /// Searches from the seeds alone, in a build with a planted defect, until it is found.
@@ -193,7 +248,7 @@ impl Plan {
         let folder = tempfile::tempdir()?;
         let [seeds, corpus, artifacts] = folders(folder.path(), target)?;
         self.write_seeds(target, &seeds)?;
-        let mut fuzzer = self.fuzzer(target, &artifacts);
+        let mut fuzzer = self.timed(target, &artifacts);
         let output = fuzzer
             .args([corpus, seeds])
             .output()
@@ -220,10 +275,16 @@ impl Plan {
         repo::run(Command::new(self.programs.join(target.name())).arg(input))
     }
 
+    /// A target that ends when its time is over.
+    fn timed(&self, target: Target, artifacts: &Path) -> Command {
+        let mut fuzzer = self.fuzzer(target, artifacts);
+        fuzzer.arg(format!("-max_total_time={}", self.secs));
+        fuzzer
+    }
+
     fn fuzzer(&self, target: Target, artifacts: &Path) -> Command {
         let mut fuzzer = Command::new(self.programs.join(target.name()));
         fuzzer.args([
-            format!("-max_total_time={}", self.secs),
             format!("-timeout={}", INPUT_LIMIT.as_secs()),
             format!("-rss_limit_mb={MEMORY_LIMIT_MIB}"),
             format!("-max_len={}", target.input_bytes_max()),
@@ -240,6 +301,15 @@ impl Plan {
         writer.env("ASAN_OPTIONS", "detect_leaks=0");
         repo::run(writer.arg(target.name()).arg(folder))
     }
+}
+
+fn where_the_input_is(target: Target, artifacts: &Path) -> String {
+    format!(
+        "{}: the input is in {}; 'cargo xtask fuzz --target {} --input FILE' repeats it",
+        target.name(),
+        artifacts.display(),
+        target.name()
+    )
 }
 
 /// Folders of a target below `root`: seeds, corpus and what crashed.

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+// Without a sanitizer, libFuzzer alone has what the instrumented code calls.
+use libfuzzer_sys as _;
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let (Some(target), Some(folder)) = (arguments.next(), arguments.next().map(PathBuf::from))
