@@ -84,7 +84,7 @@ pub struct Due {
 pub enum Expected {
     /// Nothing: its index is nonsense.
     Broken,
-    /// Each chain completed, in this order.
+    /// Each chain completed.
     Completed(Vec<Due>),
     /// The guest had the device write over what the device reads, so nothing is certain.
     Uncertain,

@@ -152,14 +152,18 @@ fn check(image: &Image, after: &[u8], sleepy: bool, stopped_at: u16) {
     };
     let end = image.base.wrapping_add(due.len() as u16);
     assert_eq!(stopped_at, end, "the index to go on from");
-    for (slot, due) in due.iter().enumerate() {
+    // In any order: a thread that is kept inside a call loses the queue, and completes that chain late.
+    let mut left = due;
+    for slot in 0..left.len() {
         let index = image.base.wrapping_add(slot as u16);
         let (published, head, written) = image::used(after, image.size, index);
         assert_eq!(published, end, "the used ring's index");
-        assert_eq!(head, u32::from(due.head), "completion {slot}");
+        // What is written for a head is the same each time: nothing that is read was written over.
+        let place = left.iter().position(|due| u32::from(due.head) == head);
+        let due = place.map(|place| left.swap_remove(place));
         assert!(
-            written as usize <= due.most_written,
-            "completion {slot}: {written} of {due:?}"
+            due.is_some_and(|due| written as usize <= due.most_written),
+            "completion {slot}: {written} bytes for {head}, {due:?}"
         );
     }
 }
