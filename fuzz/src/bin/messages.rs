@@ -17,6 +17,10 @@ use virtiofs_protocol::{Session, SessionOptions};
 const MOST_MESSAGES: usize = 48;
 /// More than any message takes, less than a socket does.
 const MOST_DESCRIPTORS: usize = 40;
+/// Length of a message without a payload.
+const HEADER_BYTES: usize = 12;
+/// Length of the longest message that is sent.
+const LONGEST_BYTES: usize = HEADER_BYTES + 255 * 16;
 /// Requests that have a reply of their own.
 const ANSWERED: [u32; 6] = [1, 11, 15, 17, 24, 36];
 
@@ -27,13 +31,24 @@ fuzz_target!(|bytes: &[u8]| {
     let session = Arc::new(Session::new(Strict::default(), SessionOptions::default()));
     let before = Held::now();
     let wire = Wire::new();
-    let mut sent = 0;
-    while !input.is_empty() && sent < MOST_MESSAGES && send(&wire, &mut input, kinds) {
+    let (mut sent, mut sent_bytes) = (0, 0);
+    while !input.is_empty() && sent < MOST_MESSAGES {
+        let Some(len) = send(&wire, &mut input, kinds) else {
+            // Some of it may have fitted.
+            sent_bytes += LONGEST_BYTES;
+            break;
+        };
         sent += 1;
+        sent_bytes += len;
     }
     let outcome = wire.serve(&session, tag);
     before.assert_again();
-    assert!(outcome.replies.len() <= sent, "more replies than messages");
+    // A message that states too short a length is followed by what it did not cover.
+    let most = sent_bytes / HEADER_BYTES;
+    assert!(
+        outcome.replies.len() <= most,
+        "more replies than messages fit"
+    );
     for (request, payload) in &outcome.replies {
         let acknowledges = payload.len() == 8 && payload[1..] == [0; 7] && payload[0] <= 1;
         assert!(
@@ -46,8 +61,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Sends one message; false when there is no room for another.
-fn send(wire: &Wire, input: &mut Input<'_>, kinds: &[OwnedFd]) -> bool {
+/// Sends one message; returns its length, `None` when there is no room for another.
+fn send(wire: &Wire, input: &mut Input<'_>, kinds: &[OwnedFd]) -> Option<usize> {
     let request = match input.u8() {
         0xff => input.u32(),
         request => request.into(),
@@ -72,10 +87,8 @@ fn send(wire: &Wire, input: &mut Input<'_>, kinds: &[OwnedFd]) -> bool {
     } else {
         input.u32()
     };
-    wire.send_raw(
-        &wire::message(request, flags, stated, payload),
-        &descriptors,
-    )
+    let bytes = wire::message(request, flags, stated, payload);
+    wire.send_raw(&bytes, &descriptors).then_some(bytes.len())
 }
 
 /// What a front-end may hand over; the first two are what it should.
