@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long)]
     long: bool,
 
-    /// Only tests whose name contains this
+    /// Only tests whose name contains this, or whose suite's name does
     filter: Option<String>,
 }
 
@@ -116,11 +116,17 @@ impl Surroundings {
         }
     }
 
-    /// Whether the filter lets a test run.
-    fn admits(&self, test: &str) -> bool {
+    /// Whether the filter lets a test, or a whole suite, run.
+    fn admits(&self, name: &str) -> bool {
         self.filter
             .as_ref()
-            .is_none_or(|filter| test.contains(filter.as_str()))
+            .is_none_or(|filter| name.contains(filter.as_str()))
+    }
+
+    /// What chooses tests of a suite.
+    fn filter_in(&self, suite: &str) -> Option<&str> {
+        let filter = self.filter.as_deref()?;
+        (!self.admits(suite)).then_some(filter)
     }
 }
 
@@ -133,5 +139,25 @@ fn install_needed() {
         if let Err(error) = virtiofs_testkit::bridge::share::installed_crate(suite) {
             println!("test: {error:#}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_names_a_suite_lets_all_of_it_run() {
+        let surroundings = Surroundings::new(&Args {
+            long: false,
+            filter: Some("suites_model".to_owned()),
+        });
+        assert_eq!(surroundings.filter_in("suites_model (test)"), None);
+        assert_eq!(
+            surroundings.filter_in("suites_fsx (test)"),
+            Some("suites_model")
+        );
+        let all = Surroundings::new(&Args::default());
+        assert_eq!(all.filter_in("suites_fsx (test)"), None);
     }
 }

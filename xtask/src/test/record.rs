@@ -73,7 +73,12 @@ impl Report {
         }
         page.push_str(".\n\n| suite | passed | failed | skipped | seconds |\n");
         page.push_str("|---|---:|---:|---:|---:|\n");
-        for Entry { name, tally, time } in &self.entries {
+        // Suites of which the filter left nothing say nothing.
+        let ran = self
+            .entries
+            .iter()
+            .filter(|entry| entry.tally != Tally::default());
+        for Entry { name, tally, time } in ran {
             let Tally {
                 passed,
                 failed,
@@ -120,7 +125,7 @@ mod tests {
             },
             filter: Some("races".to_owned()),
             seed: Some("7".to_owned()),
-            entries: vec![entry("a", 3, 0), entry("b", 1, 1)],
+            entries: vec![entry("a", 3, 0), entry("b", 1, 1), entry("none", 0, 0)],
         };
         let page = report.page();
         for part in [
@@ -133,5 +138,6 @@ mod tests {
         ] {
             assert!(page.contains(part), "{part} is not in {page}");
         }
+        assert!(!page.contains("none"), "{page}");
     }
 }
