@@ -1,6 +1,6 @@
 //! fsx on a bridged share: random operations on one file, every byte checked.
 //!
-//! 20,000 operations for each cache policy, 100,000 with `VIRTIOFSD_LONG=1`.
+//! 20,000 operations for each cache policy, 1,000,000 with `VIRTIOFSD_LONG=1`.
 //! A seed can be repeated with `VIRTIOFSD_SEED`.
 
 use std::process::Command;
@@ -20,7 +20,11 @@ fn run_with(mapping: Mapping, arguments: &[&str]) -> Result<()> {
         return Ok(());
     }
     let long = std::env::var("VIRTIOFSD_LONG").is_ok_and(|value| value == "1");
-    let operations = if long { "100000" } else { "20000" };
+    let (operations, limit_secs) = if long {
+        ("1000000", 3 * 60 * 60)
+    } else {
+        ("20000", 900)
+    };
     let seed = fsx::seed()?.to_string();
     println!("VIRTIOFSD_SEED={seed}");
     let program = installed_crate("fsx")?;
@@ -41,7 +45,7 @@ fn run_with(mapping: Mapping, arguments: &[&str]) -> Result<()> {
     command
         .args(["-N", operations, "-S", &seed])
         .arg(share.path().join("file"));
-    let ran = run_within(Duration::from_secs(900), &mut command)?;
+    let ran = run_within(Duration::from_secs(limit_secs), &mut command)?;
     ensure!(
         ran.status.success(),
         "seed {seed}, {arguments:?}: {}",
