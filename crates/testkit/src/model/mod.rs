@@ -3,11 +3,14 @@
 //! Every step is done twice: on the share, through whichever side it belongs to, and on a directory of the same kind
 //! of store that nobody else touches. Both have to answer alike, and from time to time the whole trees are compared.
 //! Few names make many collisions; the steps follow from the seed alone, so that a failure can be repeated.
+//!
+//! A guest that believes what it was told before sees the host's steps late, as it should: there the guest works alone.
 
 mod random;
 mod step;
 mod tree;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -27,23 +30,41 @@ enum Side {
     Host,
 }
 
+/// Who works in the share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Company {
+    /// The guest, and every fourth time the host.
+    GuestAndHost,
+    /// Nobody but the guest.
+    GuestAlone,
+}
+
 /// A share and its reference.
 #[derive(Debug)]
 pub struct World {
     share: PathBuf,
     host: PathBuf,
     reference: PathBuf,
+    company: Company,
 }
 
 impl World {
-    /// `share` is where `host` is mounted through the daemon; `reference` is empty, as `host` is.
+    /// `share` is where `host` is mounted through the daemon; `reference` is empty, as `host` is. Both sides work in
+    /// it, unless something else is said.
     #[must_use]
     pub fn new(share: &Path, host: &Path, reference: &Path) -> Self {
         Self {
             share: share.into(),
             host: host.into(),
             reference: reference.into(),
+            company: Company::GuestAndHost,
         }
+    }
+
+    /// Says who works in it.
+    #[must_use]
+    pub fn company(self, company: Company) -> Self {
+        Self { company, ..self }
     }
 
     /// Does `steps` random steps.
@@ -56,11 +77,7 @@ impl World {
         let mut done = std::collections::VecDeque::new();
         let mut open = [Both::default(), Both::default()];
         for number in 0..steps {
-            let side = if random.below(4) == 0 {
-                Side::Host
-            } else {
-                Side::Guest
-            };
+            let side = self.side(&mut random);
             let step = Step::random(&mut random);
             if done.len() == SHOWN {
                 done.pop_front();
@@ -86,7 +103,16 @@ impl World {
         self.compare().context("at the end")
     }
 
+    fn side(&self, random: &mut Random) -> Side {
+        match self.company {
+            Company::GuestAndHost if random.below(4) == 0 => Side::Host,
+            Company::GuestAndHost | Company::GuestAlone => Side::Guest,
+        }
+    }
+
     fn compare(&self) -> Result<()> {
+        // With write-back, the host has what was written only then.
+        rustix::fs::syncfs(File::open(&self.share)?)?;
         let expected = tree::read(&self.reference)?;
         for (what, root) in [("host", &self.host), ("guest", &self.share)] {
             let actual = tree::read(root)?;
