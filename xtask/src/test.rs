@@ -26,8 +26,8 @@ pub(crate) struct Args {
     #[arg(long)]
     long: bool,
 
-    /// Only tests whose name contains this, or whose suite's name does
-    filter: Option<String>,
+    /// Only tests whose name contains one of these, or whose suite's name does
+    filters: Vec<String>,
 }
 
 /// Longest time that one test may take before it counts as hung.
@@ -82,7 +82,7 @@ fn in_continuous_integration() -> bool {
 
 /// What is the same for all tests of one run.
 struct Surroundings {
-    filter: Option<String>,
+    filters: Vec<String>,
     limit: Duration,
     environment: Vec<(&'static str, String)>,
     seed: Option<String>,
@@ -109,24 +109,26 @@ impl Surroundings {
             TEST_LIMIT
         };
         Self {
-            filter: args.filter.clone(),
+            filters: args.filters.clone(),
             limit,
             environment,
             seed,
         }
     }
 
-    /// Whether the filter lets a test, or a whole suite, run.
+    /// Whether the filters let a test, or a whole suite, run.
     fn admits(&self, name: &str) -> bool {
-        self.filter
-            .as_ref()
-            .is_none_or(|filter| name.contains(filter.as_str()))
+        let mut filters = self.filters.iter();
+        self.filters.is_empty() || filters.any(|filter| name.contains(filter.as_str()))
     }
 
     /// What chooses tests of a suite.
-    fn filter_in(&self, suite: &str) -> Option<&str> {
-        let filter = self.filter.as_deref()?;
-        (!self.admits(suite)).then_some(filter)
+    fn filters_in(&self, suite: &str) -> &[String] {
+        if self.admits(suite) {
+            &[]
+        } else {
+            &self.filters
+        }
     }
 }
 
@@ -148,16 +150,16 @@ mod tests {
 
     #[test]
     fn a_filter_that_names_a_suite_lets_all_of_it_run() {
+        let filters = vec!["suites_model".to_owned(), "fsx".to_owned()];
         let surroundings = Surroundings::new(&Args {
             long: false,
-            filter: Some("suites_model".to_owned()),
+            filters: filters.clone(),
         });
-        assert_eq!(surroundings.filter_in("suites_model (test)"), None);
-        assert_eq!(
-            surroundings.filter_in("suites_fsx (test)"),
-            Some("suites_model")
-        );
+        for whole in ["suites_model (test)", "suites_fsx (test)"] {
+            assert!(surroundings.filters_in(whole).is_empty(), "{whole}");
+        }
+        assert_eq!(surroundings.filters_in("guest_suites (test)"), filters);
         let all = Surroundings::new(&Args::default());
-        assert_eq!(all.filter_in("suites_fsx (test)"), None);
+        assert!(all.filters_in("guest_suites (test)").is_empty());
     }
 }

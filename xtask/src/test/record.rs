@@ -20,7 +20,7 @@ pub(super) struct Entry {
 /// All results of one run.
 pub(super) struct Report {
     stamp: repo::Stamp,
-    filter: Option<String>,
+    filters: Vec<String>,
     seed: Option<String>,
     entries: Vec<Entry>,
 }
@@ -30,7 +30,7 @@ impl Report {
     pub(super) fn new(surroundings: &Surroundings) -> Result<Self> {
         Ok(Self {
             stamp: repo::Stamp::now()?,
-            filter: surroundings.filter.clone(),
+            filters: surroundings.filters.clone(),
             seed: surroundings.seed.clone(),
             entries: Vec::new(),
         })
@@ -50,7 +50,7 @@ impl Report {
     pub(super) fn write(&self) -> Result<()> {
         let name: String = [&self.stamp.date, &self.stamp.commit]
             .into_iter()
-            .chain(&self.filter)
+            .chain(&self.filters)
             .flat_map(|part| ["-", part])
             .skip(1)
             .collect();
@@ -65,8 +65,8 @@ impl Report {
     fn page(&self) -> String {
         let repo::Stamp { date, commit } = &self.stamp;
         let mut page = format!("# Long tests, {date}\n\nCommit {commit}");
-        if let Some(filter) = &self.filter {
-            let _ = write!(page, ", tests named `{filter}`");
+        if !self.filters.is_empty() {
+            let _ = write!(page, ", tests named `{}`", self.filters.join("`, `"));
         }
         if let Some(seed) = &self.seed {
             let _ = write!(page, ", seed {seed} (`VIRTIOFSD_SEED={seed}` repeats it)");
@@ -123,7 +123,7 @@ mod tests {
                 date: "2026-01-02".to_owned(),
                 commit: "abc".to_owned(),
             },
-            filter: Some("races".to_owned()),
+            filters: vec!["races".to_owned()],
             seed: Some("7".to_owned()),
             entries: vec![entry("a", 3, 0), entry("b", 1, 1), entry("none", 0, 0)],
         };

@@ -19,7 +19,7 @@ pub(super) fn suite(suite: Suite, surroundings: &Surroundings) -> Result<Entry> 
     let Suite { name, mut command } = suite;
     println!("\n== {name}");
     command
-        .args(surroundings.filter_in(&name))
+        .args(surroundings.filters_in(&name))
         .arg("--show-output");
     command.envs(
         surroundings

@@ -43,7 +43,8 @@ pub(super) fn lend(suite: &mut Suite, surroundings: &Surroundings) -> Result<()>
         return Ok(());
     }
     let mut list = Command::new(suite.command.get_program());
-    list.args(surroundings.filter_in(&suite.name)).arg("--list");
+    list.args(surroundings.filters_in(&suite.name))
+        .arg("--list");
     if repo::output(&mut list)?.contains(": test") {
         suite.command.env("VIRTIOFSD_STATIC", build()?);
     }
