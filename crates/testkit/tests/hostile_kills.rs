@@ -13,7 +13,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
 use virtiofs_testkit::bridge::share::{can_mount, skipped};
 use virtiofs_testkit::frontend::hostile::{Holdings, Target};
-use virtiofs_testkit::frontend::{Launch, Options};
+use virtiofs_testkit::frontend::{Launch, Options, Waiting};
 use virtiofs_testkit::fuse::abi::{self, ROOT};
 use virtiofs_testkit::fuse::{ClientOptions, FuseClient, Request, Session};
 
@@ -47,12 +47,12 @@ fn k_a_daemon_that_is_killed_loses_nothing_that_it_acknowledged() -> Result<()> 
         let mut daemon = Launch::new(share.path()).start()?;
         let options = ClientOptions {
             data_bytes: 4096,
-            // Once it is dead nothing is answered any more.
-            limit: Duration::from_millis(300),
             ..ClientOptions::default()
         };
         let mut session = Session::open_with(daemon.socket(), &Options::default(), &options)?;
         let mut client = session.clients.pop().context("a client")?;
+        // Once it is dead nothing is answered any more.
+        client.set_waiting(Waiting::Sleep, Duration::from_millis(100));
         let worker = std::thread::spawn(move || make_until_killed(&mut client, round));
         std::thread::sleep(Duration::from_micros(u64::from(round * round) * 37));
         daemon.signal(Signal::KILL)?;

@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use virtiofs_testkit::bridge::share::{can_mount, skipped};
 use virtiofs_testkit::frontend::hostile::{
     Descriptor, INDIRECT, NEXT, Scribbler, Target, WRITE, chained, readable, writable,
 };
 use virtiofs_testkit::frontend::message::feature;
 use virtiofs_testkit::frontend::{Options, RegionSpec, Waiting};
 use virtiofs_testkit::fuse::Request;
-use virtiofs_testkit::fuse::abi::ROOT;
+use virtiofs_testkit::fuse::abi::{EntryOut, OpenOut, ROOT};
+use virtiofs_testkit::slowfs::{FILE, SlowFs};
 use zerocopy::IntoBytes;
 
 const SIZE: u16 = 256;
@@ -406,6 +408,42 @@ fn q_the_same_head_many_times_is_answered_as_many_times() -> Result<()> {
         ensure!(Instant::now() < deadline, "{} of {SIZE}", used());
     }
     rig.finish()
+}
+
+#[test]
+fn q_a_head_that_is_in_flight_and_offered_again_breaks_the_ring() -> Result<()> {
+    if !can_mount() {
+        skipped("needs root and /dev/fuse");
+        return Ok(());
+    }
+    let (mut target, slow) = Target::start_on(&[], |share| {
+        let mountpoint = share.join("slow");
+        std::fs::create_dir(&mountpoint)?;
+        SlowFs::mount(&mountpoint)
+    })?;
+    let mut scribbler = Scribbler::connect(target.socket(), &Options::default())?;
+    ensure!(scribbler.error_of(&Request::lookup(ROOT, b"slow"))? == 0);
+    let directory = scribbler.body::<EntryOut>().nodeid;
+    ensure!(scribbler.error_of(&Request::lookup(directory, FILE.as_bytes()))? == 0);
+    let node = scribbler.body::<EntryOut>().nodeid;
+    ensure!(scribbler.error_of(&Request::open(node, 0))? == 0);
+    let fh = scribbler.body::<OpenOut>().fh;
+    let (len, _) = scribbler.write_request(&Request::read(node, fh, 0, 4096));
+    scribbler.write_table(&chained(&[
+        readable(scribbler.request_at, len),
+        writable(scribbler.reply_at, 16 + 4096),
+    ]));
+    scribbler.queue.add_head(0);
+    scribbler.queue.publish();
+    slow.wait_for_held(1, Duration::from_secs(10))?;
+    scribbler.queue.add_head(0);
+    scribbler.queue.publish();
+    ensure!(scribbler.is_broken(), "it would be parked without end");
+    ensure!(target.log().contains("available again"), "{}", target.log());
+    slow.release();
+    ensure!(scribbler.completion()?.written_bytes == 16 + 4096);
+    drop((scribbler, slow));
+    target.is_unharmed()
 }
 
 #[test]

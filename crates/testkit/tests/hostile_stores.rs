@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 use virtiofs_testkit::bridge::share::{Tmpfs, can_mount, skipped};
-use virtiofs_testkit::frontend::hostile::{Scribbler, Target, chained, readable, writable};
 use virtiofs_testkit::frontend::{Daemon, Launch, MemoryMessages, Options};
-use virtiofs_testkit::fuse::abi::{EntryOut, OpenOut, ROOT};
+use virtiofs_testkit::fuse::abi::ROOT;
 use virtiofs_testkit::fuse::{ClientOptions, FuseClient, Request, Session};
 use virtiofs_testkit::slowfs::{FILE, SlowFs};
 
@@ -289,40 +288,6 @@ fn a_new_memory_table_does_not_wait_for_a_hung_store() -> Result<()> {
     answered(hung.session.client(), unique)?;
     hung.slow.release();
     answered(hung.session.client(), slow)
-}
-
-#[test]
-fn q_a_head_that_is_in_flight_and_offered_again_breaks_the_ring() -> Result<()> {
-    if cannot_mount() {
-        return Ok(());
-    }
-    let mut target = Target::start()?;
-    let mountpoint = target.share().join("slow");
-    std::fs::create_dir(&mountpoint)?;
-    let slow = SlowFs::mount(&mountpoint)?;
-    let mut scribbler = Scribbler::connect(target.socket(), &Options::default())?;
-    ensure!(scribbler.error_of(&Request::lookup(ROOT, b"slow"))? == 0);
-    let directory = scribbler.body::<EntryOut>().nodeid;
-    ensure!(scribbler.error_of(&Request::lookup(directory, FILE.as_bytes()))? == 0);
-    let node = scribbler.body::<EntryOut>().nodeid;
-    ensure!(scribbler.error_of(&Request::open(node, 0))? == 0);
-    let fh = scribbler.body::<OpenOut>().fh;
-    let (len, _) = scribbler.write_request(&Request::read(node, fh, 0, 4096));
-    scribbler.write_table(&chained(&[
-        readable(scribbler.request_at, len),
-        writable(scribbler.reply_at, 16 + 4096),
-    ]));
-    scribbler.queue.add_head(0);
-    scribbler.queue.publish();
-    slow.wait_for_held(1, LIMIT)?;
-    scribbler.queue.add_head(0);
-    scribbler.queue.publish();
-    ensure!(scribbler.is_broken(), "it would be parked without end");
-    ensure!(target.log().contains("available again"), "{}", target.log());
-    slow.release();
-    ensure!(scribbler.completion()?.written_bytes == 16 + 4096);
-    drop((scribbler, slow));
-    target.is_unharmed()
 }
 
 #[test]

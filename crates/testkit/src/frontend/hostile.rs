@@ -75,8 +75,19 @@ impl Target {
 
     /// [`Target::start`] with more arguments.
     pub fn start_with(arguments: &[&str]) -> Result<Self> {
+        let (target, ()) = Self::start_on(arguments, |_| Ok(()))?;
+        Ok(target)
+    }
+
+    /// [`Target::start_with`], after something was done to the share: what is mounted in it must be there before the
+    /// daemon enters its sandbox.
+    pub fn start_on<T>(
+        arguments: &[&str],
+        prepare: impl FnOnce(&Path) -> Result<T>,
+    ) -> Result<(Self, T)> {
         let share = tempfile::tempdir()?;
         fs::write(share.path().join("file"), b"contents")?;
+        let prepared = prepare(share.path())?;
         let launch = Launch::new(share.path()).arg("--keep-listening");
         let launch = arguments
             .iter()
@@ -90,7 +101,7 @@ impl Target {
         };
         target.serves()?;
         target.before = target.at_rest()?;
-        Ok(target)
+        Ok((target, prepared))
     }
 
     /// What it holds when nothing changes any more.
