@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use virtiofs_testkit::bridge::share::{Tmpfs, can_mount, skipped};
+use virtiofs_testkit::frontend::hostile::Target;
 use virtiofs_testkit::frontend::trace::Trace;
-use virtiofs_testkit::frontend::{Daemon, Launch};
-use virtiofs_testkit::fuse::Session;
+use virtiofs_testkit::frontend::{Daemon, Frontend, Launch, Options};
 use virtiofs_testkit::fuse::abi::ROOT;
+use virtiofs_testkit::fuse::{ClientOptions, Session};
 
 const FILES: usize = 50;
 
@@ -57,4 +58,76 @@ fn an_idle_daemon_closes_its_descriptors_and_sleeps_from_then_on() -> Result<()>
         ensure!(session.client().getattr(node)?.size == 1);
     }
     Ok(())
+}
+
+/// Voluntary and involuntary context switches of all threads.
+fn switches(pid: u32) -> Result<u64> {
+    let mut sum = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread that has ended since it was listed is woken no more.
+        let Ok(status) = std::fs::read_to_string(task?.path().join("status")) else {
+            continue;
+        };
+        for line in status.lines().filter(|line| line.contains("ctxt_switches")) {
+            let count = line.split_whitespace().last().context("a count")?;
+            sum += count.parse::<u64>()?;
+        }
+    }
+    Ok(sum)
+}
+
+/// Nothing may run for three seconds. Before, what was begun may end: descriptors that nobody uses are closed within
+/// two periods of five seconds.
+fn is_idle(pid: u32, what: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(12);
+    loop {
+        let before = switches(pid)?;
+        std::thread::sleep(Duration::from_millis(5500));
+        if switches(pid)? == before || Instant::now() > deadline {
+            break;
+        }
+    }
+    let before = switches(pid)?;
+    std::thread::sleep(Duration::from_secs(3));
+    let woken = switches(pid)? - before;
+    ensure!(
+        woken == 0,
+        "{what}: {woken} context switches in three seconds"
+    );
+    Ok(())
+}
+
+#[test]
+fn an_idle_daemon_is_never_woken() -> Result<()> {
+    let mut target = Target::start()?;
+    let pid = target.daemon().server_pid()?;
+    is_idle(pid, "without a front-end")?;
+    let options = Options {
+        request_queues: 4,
+        ..Options::default()
+    };
+    let client = ClientOptions {
+        data_bytes: 64 << 10,
+        ..ClientOptions::default()
+    };
+    let mut session = Session::open_with(target.socket(), &options, &client)?;
+    is_idle(pid, "after INIT")?;
+    for client in &mut session.clients {
+        for _ in 0..2000 {
+            client.getattr(ROOT)?;
+        }
+    }
+    is_idle(pid, "after load")?;
+    drop(session);
+    is_idle(pid, "after the front-end has left")?;
+    target.is_unharmed()
+}
+
+#[test]
+fn a_front_end_without_rings_costs_nothing() -> Result<()> {
+    let mut target = Target::start()?;
+    let frontend = Frontend::negotiate(target.socket(), &Options::default())?;
+    is_idle(target.daemon().server_pid()?, "after the handshake")?;
+    drop(frontend);
+    target.is_unharmed()
 }

@@ -8,8 +8,8 @@ use virtiofs_testkit::frontend::hostile::{
     Descriptor, Scribbler, Target, chained, readable, writable,
 };
 use virtiofs_testkit::frontend::{Options, RegionSpec};
-use virtiofs_testkit::fuse::Request;
 use virtiofs_testkit::fuse::abi::{EntryOut, OpenOut, ROOT};
+use virtiofs_testkit::fuse::{Request, Session};
 
 const EFAULT: i32 = 14;
 const MIB: u64 = 1 << 20;
@@ -131,4 +131,30 @@ fn v_an_indirect_table_in_truncated_memory_ends_its_connection_alone() -> Result
         ..readable(LOST, 32)
     }];
     rig.ends_with("table", &table)
+}
+
+#[test]
+fn v_truncated_guest_memory_ends_its_connection_alone() -> Result<()> {
+    let mut target = Target::start()?;
+    let mut session = Session::open(target.socket())?;
+    session.client().getattr(ROOT)?;
+    let file = session.frontend.memory().regions()[0].file();
+    ftruncate(file, 0)?;
+    // Only the daemon may touch what is gone now.
+    rustix::io::write(session.clients[0].queue().kick_fd(), &1_u64.to_ne_bytes())?;
+    ensure!(session.frontend.connection().is_closed_by_peer()?);
+    let lines = target
+        .log()
+        .matches("truncated the memory it shares")
+        .count();
+    ensure!(lines == 1, "{}", target.log());
+    ensure!(
+        !target.log().contains("a queue is broken"),
+        "{}",
+        target.log()
+    );
+    // Its queues look at the memory when they are dropped: not these.
+    std::mem::forget(session);
+    target.daemon();
+    target.serves()
 }

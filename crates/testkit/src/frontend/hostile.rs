@@ -1,7 +1,9 @@
 //! What hostile tests share: a daemon that must outlive them, and rings
 //! written by hand.
 
+pub mod messages;
 mod open_share;
+mod ring_rig;
 
 use std::fs;
 use std::path::Path;
@@ -16,6 +18,7 @@ use crate::fuse::abi::{self, OutHeader, ROOT};
 use crate::fuse::{Caller, Request, Session};
 
 pub use open_share::OpenShare;
+pub use ring_rig::RingRig;
 
 /// Descriptor flags (virtio 1.3, 2.7.5).
 pub const NEXT: u16 = 1;
