@@ -1,12 +1,13 @@
 //! Whose group a new file gets: what is known of a mount, and of a directory.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::fs::Statx;
 
-/// So long a directory is believed to be as it was seen: a tenth of what the guest itself believes it by default.
-const BELIEVED: Duration = Duration::from_millis(100);
+/// So long a directory is believed to be as it was seen, in [`ticks`]: a tenth of what the guest
+/// itself believes it by default.
+const BELIEVED_TICKS: u32 = 10;
 
 /// `S_ISGID` (man 7 inode).
 pub(crate) const SETGID: u16 = 0o2000;
@@ -50,27 +51,57 @@ impl GroupRule {
 /// When a directory was last seen that does not hand its group down.
 #[derive(Debug, Default)]
 pub(crate) struct Plain {
-    /// Milliseconds since the daemon's start, one added; zero is never.
-    seen: AtomicU64,
+    /// [`ticks`] since the daemon's start, one added; zero is never.
+    seen: AtomicU32,
 }
 
 impl Plain {
     pub(crate) fn note(&self, stat: &Statx, now: Duration) {
-        let seen = if stat.stx_mode & SETGID == 0 {
-            millis(now) + 1
-        } else {
-            0
-        };
+        let is_plain = stat.stx_mode & SETGID == 0;
+        let seen = ticks(now).filter(|_| is_plain).map_or(0, |now| now + 1);
         self.seen.store(seen, Ordering::Relaxed);
     }
 
     pub(crate) fn is_believed(&self, now: Duration) -> bool {
         let seen = self.seen.load(Ordering::Relaxed);
         // Another thread may have seen it a moment after `now`.
-        seen != 0 && (millis(now) + 1).saturating_sub(seen) < millis(BELIEVED)
+        ticks(now).is_some_and(|now| seen != 0 && (now + 1).saturating_sub(seen) < BELIEVED_TICKS)
     }
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX - 1)
+/// Hundredths of a second; `None` after more than a year, when nothing is believed any more.
+fn ticks(time: Duration) -> Option<u32> {
+    let ticks = u32::try_from(time.as_millis() / 10).ok()?;
+    (ticks < u32::MAX).then_some(ticks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A look at a directory of this mode.
+    fn look(mode: u16) -> Statx {
+        let mut stat = crate::sys::stat_fd(std::fs::File::open(".").unwrap()).unwrap();
+        stat.stx_mode = mode;
+        stat
+    }
+
+    #[test]
+    fn a_look_at_a_directory_is_believed_for_a_moment() {
+        let plain = Plain::default();
+        let (seen, soon) = (Duration::from_secs(5), Duration::from_millis(50));
+        assert!(!plain.is_believed(soon), "never looked at");
+        plain.note(&look(0o755), seen);
+        assert!(plain.is_believed(seen) && plain.is_believed(seen + soon));
+        assert!(!plain.is_believed(seen + Duration::from_millis(120)));
+        plain.note(&look(0o2755), seen);
+        assert!(!plain.is_believed(seen), "it hands its group down");
+    }
+
+    #[test]
+    fn after_years_nothing_is_believed() {
+        let (plain, late) = (Plain::default(), Duration::from_secs(u64::from(u32::MAX)));
+        plain.note(&look(0o755), late);
+        assert!(!plain.is_believed(late));
+    }
 }

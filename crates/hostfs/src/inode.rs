@@ -1,10 +1,10 @@
 //! What is known about one inode.
 //!
-//! Lock order: a shard of keys or names ([`table`]) before an inode's state, never the other way
+//! Lock order: a shard of keys or names ([`index`]) before an inode's state, never the other way
 //! round; no two inodes' states at once.
 
+mod index;
 pub(crate) mod key;
-pub(crate) mod names;
 pub(crate) mod table;
 
 use std::ffi::CStr;
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
 use rustix::fs::FileType;
-use virtiofs_protocol::NodeId;
+use virtiofs_protocol::{Errno, Name, NodeId};
 
 use crate::group_rule::Plain;
 use crate::mounts::Mount;
@@ -45,8 +45,16 @@ pub(crate) struct Inode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Anchor {
     pub(crate) parent: NodeId,
-    /// Shared with the index of names.
-    pub(crate) name: Arc<CStr>,
+    pub(crate) name: Box<CStr>,
+}
+
+/// What a lookup that was counted says of the name it came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// The inode hangs on it.
+    Here,
+    /// It hangs on another one, or on none.
+    Elsewhere,
 }
 
 /// What changes over an inode's life.
@@ -57,9 +65,9 @@ pub(crate) struct State {
     /// Lookups that the guest has not forgotten.
     pub(crate) lookups: u64,
     /// Inodes anchored in this directory.
-    pub(crate) children: u64,
+    pub(crate) children: u32,
     /// Requests that are taking its name away: its descriptor stays.
-    pub(crate) pins: u32,
+    pub(crate) pins: u16,
     /// Out of the table: nobody may count on it any more.
     pub(crate) gone: bool,
 }
@@ -122,6 +130,19 @@ impl Inode {
         state.key == *key && state.count_lookup()
     }
 
+    /// As [`Inode::count_if`], for a lookup by this name.
+    pub(crate) fn count_by(&self, key: &Key, parent: NodeId, name: &CStr) -> Option<Counted> {
+        let mut state = self.state();
+        let counted = state.key == *key && state.count_lookup();
+        counted.then(|| {
+            if state.hangs_on(parent, name) {
+                Counted::Here
+            } else {
+                Counted::Elsewhere
+            }
+        })
+    }
+
     /// Whether the descriptor was used since this was last asked.
     pub(crate) fn take_used(&self) -> bool {
         self.used.swap(false, Ordering::Relaxed)
@@ -146,7 +167,38 @@ impl Inode {
     }
 }
 
+/// Room for a name that is used outside the lock under which it stands: nothing is allocated.
+pub(crate) struct NameBuffer([u8; Name::MAX + 1]);
+
+impl Default for NameBuffer {
+    fn default() -> Self {
+        Self([0; Name::MAX + 1])
+    }
+}
+
+impl NameBuffer {
+    /// Copies a name; ESTALE for one that is none, and so leads nowhere.
+    pub(crate) fn copy(&mut self, name: &CStr) -> Result<&CStr, Errno> {
+        let bytes = name.to_bytes_with_nul();
+        let room = self.0.get_mut(..bytes.len()).ok_or(Errno::STALE)?;
+        room.copy_from_slice(bytes);
+        CStr::from_bytes_with_nul(room).map_err(|_| Errno::STALE)
+    }
+}
+
+impl Anchor {
+    pub(crate) fn is(&self, parent: NodeId, name: &CStr) -> bool {
+        self.parent == parent && *self.name == *name
+    }
+}
+
 impl State {
+    /// Whether the inode was seen last under this name.
+    pub(crate) fn hangs_on(&self, parent: NodeId, name: &CStr) -> bool {
+        let anchor = self.anchor.as_ref();
+        anchor.is_some_and(|anchor| anchor.is(parent, name))
+    }
+
     /// Raises the lookup count, unless the inode is out of the table already.
     pub(crate) fn count_lookup(&mut self) -> bool {
         if !self.gone {

@@ -17,6 +17,7 @@ use crate::inode::key::{Identity, MountNumber, tells_birth};
 /// One mount.
 #[derive(Debug)]
 pub(crate) struct Mount {
+    number: u64,
     pub(crate) identity: Identity,
     /// Calls may take long: never made on a queue's thread.
     pub(crate) slow: bool,
@@ -76,6 +77,7 @@ impl Mounts {
             MountNumber::Reused => Some(inside.try_clone_to_owned().map_err(|_| Errno::MFILE)?),
         };
         let mount = Arc::new(Mount {
+            number,
             identity: if birth {
                 Identity::Birth
             } else {
@@ -97,6 +99,15 @@ impl Mounts {
         mounts.retain(|_, mount| mount.strong_count() > 0);
         mounts.insert(number, Arc::downgrade(&mount));
         Ok(mount)
+    }
+
+    /// Finds the mount that a `stat` tells of, if it was met before; most often it is that of something `near`.
+    pub(crate) fn known_near(&self, near: &Arc<Mount>, stat: &Statx) -> Option<Arc<Mount>> {
+        if near.number == stat.stx_mnt_id {
+            Some(Arc::clone(near))
+        } else {
+            self.known(stat.stx_mnt_id)
+        }
     }
 
     /// Finds a mount that was met before.

@@ -15,7 +15,7 @@ use virtiofs_protocol::{Errno, Name, NodeId};
 use crate::PassthroughFs;
 use crate::hot::Fate;
 use crate::inode::key::{Identity, Key};
-use crate::inode::{Anchor, Node, UsedNode};
+use crate::inode::{Anchor, NameBuffer, Node, UsedNode};
 use crate::sys;
 
 /// A name that moves while we look is followed so many times.
@@ -31,7 +31,7 @@ enum Finding {
 }
 
 /// A descriptor to start from, and the inodes below it with their names, the next one last.
-type Way = (Arc<OwnedFd>, Vec<(Node, Arc<CStr>)>);
+type Way = (Arc<OwnedFd>, Vec<(Node, Box<CStr>)>);
 
 /// How badly room for descriptors is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,13 +282,15 @@ impl PassthroughFs {
 
     /// Looks at the inode where it was seen last; ESTALE when it is not there.
     pub(crate) fn stat_by_anchor(&self, node: &Node) -> Result<Statx, Errno> {
-        let (anchor, key) = {
+        let mut buffer = NameBuffer::default();
+        let (parent, name, key) = {
             let state = node.value.state();
-            (state.anchor.clone().ok_or(Errno::STALE)?, state.key)
+            let anchor = state.anchor.as_ref().ok_or(Errno::STALE)?;
+            (anchor.parent, buffer.copy(&anchor.name)?, state.key)
         };
-        let parent = self.inodes.get(anchor.parent)?;
+        let parent = self.inodes.get(parent)?;
         let directory = self.descriptor(&parent)?;
-        let name = Name::new(&anchor.name).map_err(|_| Errno::STALE)?;
+        let name = Name::new(name).map_err(|_| Errno::STALE)?;
         let stat = sys::stat_name(directory, name).map_err(gone_is_stale)?;
         if Key::new(&stat, node.value.mount.identity) == key {
             Ok(stat)

@@ -27,6 +27,13 @@ pub(crate) struct Row<T> {
 #[derive(Debug)]
 pub(crate) struct Used<T>(Guard<Option<Arc<Row<T>>>>);
 
+impl<T> Row<T> {
+    /// Where it stands.
+    pub(crate) fn slot(&self) -> u32 {
+        index_of(self.number)
+    }
+}
+
 impl<T> Deref for Used<T> {
     type Target = Arc<Row<T>>;
 
@@ -87,6 +94,12 @@ impl<T> Slab<T> {
         let row = self.slot(index_of(number))?.load();
         let is_it = row.as_ref().is_some_and(|row| row.number == number);
         is_it.then_some(Used(row))
+    }
+
+    /// The row that stands in a slot now, for the time of a request.
+    pub(crate) fn at(&self, slot: u32) -> Option<Used<T>> {
+        let row = self.slot(slot)?.load();
+        row.is_some().then_some(Used(row))
     }
 
     /// Takes a row out; it lives on with whoever holds it.

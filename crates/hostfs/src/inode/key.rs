@@ -1,16 +1,14 @@
 //! By what an inode is told from every other one.
 
-use std::time::{Duration, SystemTime};
-
 use rustix::fs::Statx;
 
-use crate::sys::{STATX_MNT_ID, STATX_MNT_ID_UNIQUE};
+use crate::sys::{self, STATX_MNT_ID, STATX_MNT_ID_UNIQUE};
 
 /// `STATX_BTIME` (man 2 statx).
 const STATX_BTIME: u32 = 0x800;
 
 /// Two ticks of the slowest clock that Linux is built with (`CONFIG_HZ` 100).
-const TICK: Duration = Duration::from_millis(20);
+const TICK_NANOS: u64 = 20_000_000;
 
 /// How far an inode number can be trusted once no descriptor holds the inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,15 +55,13 @@ impl Key {
     ///
     /// Birth times are of a coarse clock, which stands still for a tick.
     pub(crate) fn is_newborn(&self) -> bool {
-        let Ok(secs) = u64::try_from(self.birth.0) else {
-            return false;
-        };
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let (now_secs, now_nanos) = sys::raw::coarse_time();
         // Checked: a store that was made with care may tell any number.
-        let birth =
-            Duration::from_secs(secs).checked_add(Duration::from_nanos(self.birth.1.into()));
-        let age = birth.and_then(|birth| now.ok()?.checked_sub(birth));
-        age.is_some_and(|age| age < TICK)
+        let nanos = |secs: i64, nanos: i64| secs.checked_mul(1_000_000_000)?.checked_add(nanos);
+        let birth = nanos(self.birth.0, self.birth.1.into());
+        let age = birth.and_then(|birth| nanos(now_secs, now_nanos)?.checked_sub(birth));
+        // Before this clock's last tick, or after it, where a kernel gives out finer times.
+        age.is_some_and(|age| age.unsigned_abs() < TICK_NANOS)
     }
 }
 
@@ -99,6 +95,8 @@ impl MountNumber {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     fn born(secs: i64, nanos: u32) -> Key {

@@ -1,33 +1,28 @@
 //! All inodes that the guest knows: by number, by identity, by name.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FileType;
-use std::ffi::CStr;
-use std::sync::Arc;
 use virtiofs_protocol::{Errno, NodeId};
 
+use super::index::{Index, Shard};
 use super::key::Key;
-use super::names::Names;
 use super::{Anchor, Inode, Node, UsedNode};
 use crate::mounts::Mount;
 use crate::slab::Slab;
-
-const SHARDS: usize = 64;
-
-type Shard = HashMap<Key, NodeId>;
 
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Slab<Inode>,
-    keys: [Mutex<Shard>; SHARDS],
-    hasher: RandomState,
-    names: Names,
+    /// By [`Key`].
+    keys: Index,
+    /// By parent and name: what a LOOKUP may believe, and what an UNLINK must look after. A belief:
+    /// what stands under a name is always asked of the host.
+    names: Index,
     count: AtomicU64,
     limit: u64,
 }
@@ -44,9 +39,8 @@ impl Table {
     pub(crate) fn new(limit: Option<u64>) -> Self {
         Self {
             rows: Slab::new(),
-            keys: std::array::from_fn(|_| Mutex::default()),
-            hasher: RandomState::new(),
-            names: Names::new(),
+            keys: Index::new(),
+            names: Index::new(),
             count: AtomicU64::new(0),
             limit: limit.unwrap_or(u64::MAX),
         }
@@ -68,15 +62,24 @@ impl Table {
 
     /// What is believed to stand under a name.
     pub(crate) fn believed(&self, parent: NodeId, name: &CStr) -> Option<UsedNode> {
-        self.rows.using(self.names.get(parent, name)?.raw())
+        self.named(parent, name).find(|slot| {
+            let node = self.rows.at(slot)?;
+            let hangs_here = node.value.state().hangs_on(parent, name);
+            hangs_here.then_some(node)
+        })
     }
 
     /// Finds an inode by its identity and counts one more lookup of it.
-    pub(crate) fn count_known(&self, key: &Key) -> Option<Node> {
-        let node = *self.shard(key).get(key)?;
-        self.rows
-            .get(node.raw())
-            .filter(|node| node.value.state().count_lookup())
+    pub(crate) fn count_known(&self, key: &Key) -> Option<UsedNode> {
+        self.count_in(&self.keys.shard(key), key)
+    }
+
+    fn count_in(&self, shard: &Shard<'_>, key: &Key) -> Option<UsedNode> {
+        shard.find(|slot| {
+            let node = self.rows.at(slot)?;
+            let counted = node.value.count_if(key);
+            counted.then_some(node)
+        })
     }
 
     /// Enters an inode with one lookup, or counts one more of it when another thread was faster.
@@ -88,15 +91,14 @@ impl Table {
     /// ENOMEM at the limit.
     pub(crate) fn enter(&self, newcomer: Newcomer) -> Result<Node, Errno> {
         let key = newcomer.key;
-        let mut shard = self.shard(&key);
-        let known = shard.get(&key).and_then(|node| self.rows.get(node.raw()));
-        if let Some(known) = known.filter(|known| known.value.state().count_lookup()) {
+        let mut shard = self.keys.shard(key);
+        if let Some(known) = self.count_in(&shard, &key) {
             if let (Some(descriptor), true) =
                 (newcomer.descriptor, known.value.descriptor.load().is_none())
             {
                 known.value.descriptor.store(Some(Arc::new(descriptor)));
             }
-            return Ok(known);
+            return Ok(Arc::clone(&*known));
         }
         if self.count.fetch_add(1, Ordering::Relaxed) >= self.limit {
             self.count.fetch_sub(1, Ordering::Relaxed);
@@ -104,7 +106,7 @@ impl Table {
         }
         let inode = Inode::new(key, newcomer.kind, newcomer.mount, newcomer.descriptor);
         let node = self.rows.insert(inode).ok_or(Errno::NOMEM)?;
-        shard.insert(key, NodeId::from_raw(node.number));
+        shard.insert(node.slot());
         Ok(node)
     }
 
@@ -113,8 +115,7 @@ impl Table {
         let parent_id = NodeId::from_raw(parent.number);
         {
             let state = node.value.state();
-            let here = |anchor: &Anchor| anchor.parent == parent_id && *anchor.name == *name;
-            if state.gone || state.anchor.as_ref().is_some_and(here) {
+            if state.gone || state.hangs_on(parent_id, name) {
                 return;
             }
         }
@@ -127,34 +128,34 @@ impl Table {
             if state.gone {
                 return;
             }
-            state.children += 1;
+            state.children = state.children.saturating_add(1);
         }
-        self.names
-            .insert(parent_id, &anchor.name, NodeId::from_raw(node.number));
         let old = {
+            let mut shard = self.named(parent_id, name);
+            // Whoever hung here before is no longer what stands under the name.
+            shard.remove_all(|slot| {
+                let other = self.rows.at(slot).filter(|_| slot != node.slot());
+                other.is_some_and(|other| other.value.state().hangs_on(parent_id, name))
+            });
             let mut state = node.value.state();
             if state.gone {
                 Some(anchor)
             } else {
+                shard.insert(node.slot());
                 state.anchor.replace(anchor)
             }
         };
-        self.drop_anchor(old, NodeId::from_raw(node.number));
+        self.drop_anchor(old, node.slot());
     }
 
     /// The name is gone: whoever is anchored there is anchored nowhere.
     pub(crate) fn unanchor(&self, node: &Node, parent: NodeId, name: &CStr) {
         let old = {
             let mut state = node.value.state();
-            let here = state
-                .anchor
-                .as_ref()
-                .is_some_and(|anchor| anchor.parent == parent && *anchor.name == *name);
+            let here = state.hangs_on(parent, name);
             if here { state.anchor.take() } else { None }
         };
-        self.names
-            .remove(parent, name, NodeId::from_raw(node.number));
-        self.drop_anchor(old, NodeId::from_raw(node.number));
+        self.drop_anchor(old, node.slot());
     }
 
     /// Lowers a lookup count; an inode that nothing counts on leaves the table, and so may its parents.
@@ -174,27 +175,31 @@ impl Table {
             return None;
         }
         let anchor = self.take_out(&row);
-        self.drop_anchor(anchor, node);
+        self.drop_anchor(anchor, row.slot());
         Some(row)
     }
 
     /// An inode's identity changed under its own descriptor (copy-up on overlayfs).
     pub(crate) fn rekey(&self, node: &Node, new: Key) {
-        let id = NodeId::from_raw(node.number);
         let old = {
-            let mut shard = self.shard(&new);
-            let mut state = node.value.state();
-            // Gone, it is out of the indexes and must not come back; or another thread was faster.
-            if state.gone || state.key == new {
-                return;
-            }
-            shard.insert(new, id);
-            std::mem::replace(&mut state.key, new)
+            let mut shard = self.keys.shard(new);
+            let old = {
+                let mut state = node.value.state();
+                // Gone, it is out of the indexes and must not come back; or another thread was faster.
+                if state.gone || state.key == new {
+                    return;
+                }
+                std::mem::replace(&mut state.key, new)
+            };
+            // By this identity it is found from now on, and no other.
+            shard.remove_all(|slot| {
+                let other = self.rows.at(slot).filter(|_| slot != node.slot());
+                other.is_some_and(|other| other.value.state().key == new)
+            });
+            shard.insert(node.slot());
+            old
         };
-        let mut shard = self.shard(&old);
-        if shard.get(&old) == Some(&id) {
-            shard.remove(&old);
-        }
+        self.keys.shard(old).remove(node.slot());
     }
 
     /// Drops every inode but the root.
@@ -203,8 +208,7 @@ impl Table {
             row.value.state().gone = true;
             let anchor = self.out_of_indexes(&row);
             if let Some(anchor) = anchor {
-                self.names
-                    .remove(anchor.parent, &anchor.name, NodeId::from_raw(row.number));
+                self.named(anchor.parent, &anchor.name).remove(row.slot());
             }
         }
         if let Some(root) = self.rows.get(NodeId::ROOT.raw()) {
@@ -233,18 +237,15 @@ impl Table {
             let mut state = row.value.state();
             (state.key, state.anchor.take())
         };
-        let mut shard = self.shard(&key);
-        if shard.get(&key) == Some(&NodeId::from_raw(row.number)) {
-            shard.remove(&key);
-        }
+        self.keys.shard(key).remove(row.slot());
         anchor
     }
 
     /// Releases a parent that an anchor held; iterative, because a guest may nest as deep as it likes.
-    fn drop_anchor(&self, mut anchor: Option<Anchor>, mut node: NodeId) {
+    fn drop_anchor(&self, mut anchor: Option<Anchor>, mut slot: u32) {
         while let Some(Anchor { parent, name }) = anchor.take() {
-            self.names.remove(parent, &name, node);
-            let Some(row) = self.rows.get(parent.raw()) else {
+            self.named(parent, &name).remove(slot);
+            let Some(row) = self.rows.using(parent.raw()) else {
                 return;
             };
             let leaves = {
@@ -254,15 +255,12 @@ impl Table {
             };
             if leaves {
                 anchor = self.take_out(&row);
-                node = parent;
+                slot = row.slot();
             }
         }
     }
 
-    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
-        let [low, ..] = self.hasher.hash_one(key).to_le_bytes();
-        self.keys[usize::from(low) % SHARDS]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn named(&self, parent: NodeId, name: &CStr) -> Shard<'_> {
+        self.names.shard((parent, name.to_bytes()))
     }
 }

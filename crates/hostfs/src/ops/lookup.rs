@@ -1,6 +1,7 @@
 //! LOOKUP, and how what was found or made becomes an entry.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FileType, Statx};
@@ -12,9 +13,9 @@ use virtiofs_protocol::{
 
 use crate::PassthroughFs;
 use crate::attributes::attributes;
-use crate::inode::Node;
 use crate::inode::key::{Identity, Key};
 use crate::inode::table::Newcomer;
+use crate::inode::{Counted, Node, UsedNode};
 use crate::ops::may_take_long;
 use crate::sys;
 
@@ -62,8 +63,11 @@ impl PassthroughFs {
         if node.number == NodeId::ROOT.raw() {
             return self.once_more(cx, &node);
         }
-        let anchor = node.value.state().anchor.clone();
-        let above = self.node(cx, anchor.ok_or(Errno::STALE)?.parent)?;
+        let above = {
+            let state = node.value.state();
+            state.anchor.as_ref().map(|anchor| anchor.parent)
+        };
+        let above = self.node(cx, above.ok_or(Errno::STALE)?)?;
         self.stat_by_anchor(&node)?;
         self.once_more(cx, &above)
     }
@@ -94,11 +98,13 @@ impl PassthroughFs {
                 }
             })?;
             let key = Key::new(&stat, believed.value.mount.identity);
-            if believed.value.count_if(&key) {
-                self.inodes.anchor(&believed, parent, name.as_c_str());
+            if let Some(counted) = believed.value.count_by(&key, parent_id, name.as_c_str()) {
+                if counted == Counted::Elsewhere {
+                    self.inodes.anchor(&believed, parent, name.as_c_str());
+                }
                 return Ok(self.entry(cx, parent, &believed, &stat));
             }
-            if let Some(known) = self.count_known(&stat) {
+            if let Some(known) = self.count_known(parent, &stat) {
                 // The host may have renamed it to here: from now on it is found here.
                 self.inodes.anchor(&known, parent, name.as_c_str());
                 return Ok(self.entry(cx, parent, &known, &stat));
@@ -108,8 +114,8 @@ impl PassthroughFs {
     }
 
     /// The inode of a stat by name, if it is known: by identity, so it does not matter what the name meant before.
-    fn count_known(&self, stat: &Statx) -> Option<Node> {
-        let mount = self.mounts.known(stat.stx_mnt_id)?;
+    fn count_known(&self, parent: &Node, stat: &Statx) -> Option<UsedNode> {
+        let mount = self.mounts.known_near(&parent.value.mount, stat)?;
         self.inodes.count_known(&Key::new(stat, mount.identity))
     }
 
@@ -163,7 +169,7 @@ impl PassthroughFs {
             if known.value.descriptor.load().is_none() {
                 self.keep(&known, held);
             }
-            return Ok(known);
+            return Ok(Arc::clone(&*known));
         }
         let kind = FileType::from_raw_mode(stat.stx_mode.into());
         let node = self.inodes.enter(Newcomer {
@@ -186,15 +192,13 @@ impl PassthroughFs {
         name: Name<'_>,
         stat: &Statx,
     ) -> Option<Result<Entry, Errno>> {
-        if let Some(known) = self.count_known(stat) {
+        let mount = self.mounts.known_near(&parent.value.mount, stat)?;
+        let key = Key::new(stat, mount.identity);
+        if mount.identity != Identity::Birth {
+            let known = self.inodes.count_known(&key)?;
             self.inodes.anchor(&known, parent, name.as_c_str());
             return Some(Ok(self.entry(cx, parent, &known, stat)));
         }
-        let mount = self.mounts.known(stat.stx_mnt_id)?;
-        if mount.identity != Identity::Birth {
-            return None;
-        }
-        let key = Key::new(stat, mount.identity);
         let kind = FileType::from_raw_mode(stat.stx_mode.into());
         let node = match self.inodes.enter(Newcomer {
             key,

@@ -99,6 +99,21 @@ pub(crate) fn truncate(descriptor: BorrowedFd<'_>, size: FileOffset) -> Result<(
     if done == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
+/// What the clock says that file systems take times from: seconds and nanoseconds since 1970.
+///
+/// By the C library, which asks the kernel's own page: rustix would look for that page first, by
+/// system calls of its own.
+pub(crate) fn coarse_time() -> (i64, i64) {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes to `time` alone. The clock exists since Linux 2.6.32, so this
+    // cannot fail; if it did, the time would be 1970.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &raw mut time) };
+    (time.tv_sec, time.tv_nsec)
+}
+
 /// Closes a descriptor and tells what the store says to that (man 2 close).
 pub(crate) fn close(file: OwnedFd) -> Result<(), Errno> {
     // SAFETY: the number was the value's alone, which is given up here. Linux closes it whatever
