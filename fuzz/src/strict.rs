@@ -155,7 +155,7 @@ impl Filesystem for Strict {
         Ok((entry(), opened()))
     }
 
-    fn tmpfile(&self, _: &Context<'_>, _: NodeId, op: op::Tmpfile) -> Outcome<(Entry, Opened)> {
+    fn tmpfile(&self, _: &Context<'_>, _: NodeId, op: op::Tmpfile<'_>) -> Outcome<(Entry, Opened)> {
         check_extras(op.extras);
         Ok((entry(), opened()))
     }
@@ -316,8 +316,13 @@ impl Filesystem for Strict {
     }
 }
 
-fn check_extras(extras: op::Extras) {
+fn check_extras(extras: op::Extras<'_>) {
     check_id(extras.supplementary_group.map(|id| id.0.0));
+    if let Some(label) = extras.label {
+        let name = label.name().to_bytes();
+        assert!(name.starts_with(b"security.") && (10..=255).contains(&name.len()));
+        assert!(!label.value().is_empty());
+    }
 }
 
 /// Value or names of nine bytes: what fits, or the length.

@@ -142,7 +142,7 @@ impl Filesystem for PassthroughFs {
         &self,
         cx: &Context<'_>,
         parent: NodeId,
-        op: op::Tmpfile,
+        op: op::Tmpfile<'_>,
     ) -> Outcome<(Entry, Opened)> {
         self.op_tmpfile(cx, parent, op)
     }

@@ -125,6 +125,7 @@ fn setgid_on_a_new_file_needs_membership_that_the_guest_states() {
     let guest = Guest::on(share.path());
     let member = Extras {
         supplementary_group: Some(Theirs(Gid(STAFF))),
+        ..Extras::default()
     };
     for (name, extras, want) in [
         ("outsider", Extras::default(), 0o755),

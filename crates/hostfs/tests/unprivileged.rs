@@ -57,6 +57,7 @@ fn without_the_right_to_switch_everything_made_is_the_daemons() {
     // Nor does a stated group change anything.
     let extras = Extras {
         supplementary_group: Some(virtiofs_protocol::Guest(virtiofs_protocol::Gid(50))),
+        ..Extras::default()
     };
     let caller = Caller::new(0, 0, 1);
     guest

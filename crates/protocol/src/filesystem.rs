@@ -155,7 +155,7 @@ pub trait Filesystem: Send + Sync {
         &self,
         _cx: &Context<'_>,
         _parent: NodeId,
-        _op: op::Tmpfile,
+        _op: op::Tmpfile<'_>,
     ) -> Outcome<(Entry, Opened)> {
         not_there()
     }

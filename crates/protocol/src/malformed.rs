@@ -61,6 +61,9 @@ pub enum Malformed {
     /// Extensions at the end of the request do not add up.
     #[error("extensions do not fit their stated lengths")]
     Extensions,
+    /// A security context without a label, or under a name that is no label's.
+    #[error("security context is no label")]
+    Label,
     /// The guest left less room than this request's reply takes.
     #[error("reply space of {have} bytes, {need} needed")]
     ReplySpace {
@@ -91,6 +94,7 @@ impl Malformed {
             | Self::NoOwner
             | Self::Undefined { .. }
             | Self::Extensions
+            | Self::Label
             | Self::ReplySpace { .. }
             | Self::OutOfOrder => Errno::INVAL,
         }

@@ -18,8 +18,9 @@ mod xattr;
 
 pub use attr::{Getattr, KillPrivileges, Setattr, Statx, TimeChange};
 pub use control::{Bmap, Init, Interrupt, Poll};
-pub use create::{Create, Extras, Link, Mkdir, Mknod, NodeKind, Permissions, Symlink, Tmpfile};
+pub use create::{Create, Link, Mkdir, Mknod, NodeKind, Permissions, Symlink, Tmpfile};
 pub use dir::{Opendir, Readdir, Releasedir};
+pub use extensions::{Extras, SecurityLabel};
 pub use io::{Durability, Flush, Fsync, Open, OpenOptions, Read, Release, Write, WriteOrigin};
 pub use ioctl::{Ioctl, IoctlCommand};
 pub use lock::{HeldLock, Lock, LockKind, LockRange, LockType};
@@ -34,6 +35,7 @@ use crate::fields::Fields;
 use crate::flags::InitFlags;
 use crate::malformed::Malformed;
 use crate::opcode::Opcode;
+use extensions::Extensions;
 
 /// One request of the guest. The node it is about stands in the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +56,7 @@ pub enum Op<'a> {
     Mknod(Mknod<'a>),
     Mkdir(Mkdir<'a>),
     Create(Create<'a>),
-    Tmpfile(Tmpfile),
+    Tmpfile(Tmpfile<'a>),
     Link(Link<'a>),
     Unlink(Unlink<'a>),
     Rmdir(Rmdir<'a>),
@@ -105,9 +107,8 @@ impl<'a> Op<'a> {
         arguments: &'a [u8],
         agreed: InitFlags,
     ) -> Result<Self, Malformed> {
-        let (arguments, extensions) = extensions::split(header, arguments)?;
+        let (arguments, extensions) = Extensions::split(header, arguments, agreed)?;
         let fields = Fields::new(arguments);
-        let extras = || Extras::parse(extensions);
         Ok(match opcode {
             Opcode::Lookup => Self::Lookup(Lookup::parse(fields)?),
             Opcode::Forget => Self::Forget(Forget::parse(fields)?),
@@ -119,11 +120,11 @@ impl<'a> Op<'a> {
                 mask: attr::access_mask(fields)?,
             },
             Opcode::Readlink => Self::Readlink,
-            Opcode::Symlink => Self::Symlink(Symlink::parse(fields, extras()?)?),
-            Opcode::Mknod => Self::Mknod(Mknod::parse(fields, extras()?)?),
-            Opcode::Mkdir => Self::Mkdir(Mkdir::parse(fields, extras()?)?),
-            Opcode::Create => Self::Create(Create::parse(fields, extras()?)?),
-            Opcode::Tmpfile => Self::Tmpfile(Tmpfile::parse(fields, extras()?)?),
+            Opcode::Symlink => Self::Symlink(Symlink::parse(fields, extensions)?),
+            Opcode::Mknod => Self::Mknod(Mknod::parse(fields, extensions)?),
+            Opcode::Mkdir => Self::Mkdir(Mkdir::parse(fields, extensions)?),
+            Opcode::Create => Self::Create(Create::parse(fields, extensions)?),
+            Opcode::Tmpfile => Self::Tmpfile(Tmpfile::parse(fields, extensions)?),
             Opcode::Link => Self::Link(Link::parse(fields)?),
             Opcode::Unlink => Self::Unlink(Unlink::parse(fields)?),
             Opcode::Rmdir => Self::Rmdir(Rmdir::parse(fields)?),

@@ -144,7 +144,7 @@ impl PassthroughFs {
         &self,
         cx: &Context<'_>,
         parent: NodeId,
-        op: Tmpfile,
+        op: Tmpfile<'_>,
     ) -> Outcome<(Entry, Opened)> {
         let (parent, directory) = self.directory(cx, parent)?;
         let flags = self.host_flags(cx, op.options.guest_flags) - OFlags::TRUNC;
@@ -242,7 +242,7 @@ impl PassthroughFs {
     fn as_caller<T>(
         &self,
         cx: &Context<'_>,
-        extras: Extras,
+        extras: Extras<'_>,
         make: impl FnMut() -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         let (user, group) = self.creators_ids(cx)?;

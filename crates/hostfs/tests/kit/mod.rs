@@ -161,7 +161,7 @@ impl Guest {
         caller: Caller,
         (parent, name): (NodeId, &str),
         (guest_flags, mode): (u32, u32),
-        extras: Extras,
+        extras: Extras<'_>,
     ) -> Result<(Entry, Opened), Errno> {
         let name = c_name(name);
         let op = Create {

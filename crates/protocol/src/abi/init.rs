@@ -39,4 +39,10 @@ super::wire! {
         size: U32,
         type_: U32,
     }
+    /// `struct fuse_secctx`: the first bytes of a security context. Its name follows, NUL-terminated, then the label.
+    8 Secctx {
+        /// Bytes of the label.
+        size: U32,
+        padding: U32,
+    }
 }

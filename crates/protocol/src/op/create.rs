@@ -4,9 +4,10 @@ use std::ffi::CStr;
 
 use crate::abi::{CreateIn, LinkIn, MkdirIn, MknodIn};
 use crate::fields::Fields;
-use crate::ids::{Gid, Guest, NodeId};
+use crate::ids::NodeId;
 use crate::malformed::Malformed;
 use crate::name::Name;
+use crate::op::extensions::{Extensions, Extras};
 use crate::op::io::OpenOptions;
 use rustix::io::Errno;
 
@@ -27,13 +28,6 @@ impl Permissions {
     }
 }
 
-/// What may follow the arguments of a creation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Extras {
-    /// The parent's group where the caller is a member of it (CREATE_SUPP_GROUP).
-    pub supplementary_group: Option<Guest<Gid>>,
-}
-
 /// MKDIR: makes a directory `name` in the request's node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mkdir<'a> {
@@ -44,17 +38,20 @@ pub struct Mkdir<'a> {
     /// The caller's umask.
     pub umask: Permissions,
     /// Extensions.
-    pub extras: Extras,
+    pub extras: Extras<'a>,
 }
 
 impl<'a> Mkdir<'a> {
-    pub(crate) fn parse(mut fields: Fields<'a>, extras: Extras) -> Result<Self, Malformed> {
+    pub(in crate::op) fn parse(
+        mut fields: Fields<'a>,
+        extensions: Extensions<'a>,
+    ) -> Result<Self, Malformed> {
         let MkdirIn { mode, umask } = *fields.take()?;
         Ok(Self {
             name: fields.name()?,
             mode: Permissions::from_wire(mode.get()),
             umask: Permissions::from_wire(umask.get()),
-            extras,
+            extras: extensions.read(fields)?,
         })
     }
 }
@@ -86,11 +83,14 @@ pub struct Mknod<'a> {
     /// The caller's umask.
     pub umask: Permissions,
     /// Extensions.
-    pub extras: Extras,
+    pub extras: Extras<'a>,
 }
 
 impl<'a> Mknod<'a> {
-    pub(crate) fn parse(mut fields: Fields<'a>, extras: Extras) -> Result<Self, Malformed> {
+    pub(in crate::op) fn parse(
+        mut fields: Fields<'a>,
+        extensions: Extensions<'a>,
+    ) -> Result<Self, Malformed> {
         let MknodIn {
             mode, rdev, umask, ..
         } = *fields.take()?;
@@ -113,7 +113,7 @@ impl<'a> Mknod<'a> {
             kind,
             mode: Permissions::from_wire(mode.get()),
             umask: Permissions::from_wire(umask.get()),
-            extras,
+            extras: extensions.read(fields)?,
         })
     }
 }
@@ -126,14 +126,17 @@ pub struct Symlink<'a> {
     /// What the symlink says: any bytes, at most 4095, never followed here.
     pub target: &'a CStr,
     /// Extensions.
-    pub extras: Extras,
+    pub extras: Extras<'a>,
 }
 
 impl<'a> Symlink<'a> {
     /// Longest target (`PATH_MAX` without its NUL), in bytes.
     pub const TARGET_MAX: usize = 4095;
 
-    pub(crate) fn parse(mut fields: Fields<'a>, extras: Extras) -> Result<Self, Malformed> {
+    pub(in crate::op) fn parse(
+        mut fields: Fields<'a>,
+        extensions: Extensions<'a>,
+    ) -> Result<Self, Malformed> {
         let name = fields.name()?;
         let target = fields.string()?;
         if target.to_bytes().len() > Self::TARGET_MAX {
@@ -142,7 +145,7 @@ impl<'a> Symlink<'a> {
         Ok(Self {
             name,
             target,
-            extras,
+            extras: extensions.read(fields)?,
         })
     }
 }
@@ -159,11 +162,14 @@ pub struct Create<'a> {
     /// The caller's umask.
     pub umask: Permissions,
     /// Extensions.
-    pub extras: Extras,
+    pub extras: Extras<'a>,
 }
 
 impl<'a> Create<'a> {
-    pub(crate) fn parse(mut fields: Fields<'a>, extras: Extras) -> Result<Self, Malformed> {
+    pub(in crate::op) fn parse(
+        mut fields: Fields<'a>,
+        extensions: Extensions<'a>,
+    ) -> Result<Self, Malformed> {
         let CreateIn {
             flags,
             mode,
@@ -175,14 +181,14 @@ impl<'a> Create<'a> {
             options: OpenOptions::from_wire(flags.get(), open_flags.get()),
             mode: Permissions::from_wire(mode.get()),
             umask: Permissions::from_wire(umask.get()),
-            extras,
+            extras: extensions.read(fields)?,
         })
     }
 }
 
 /// TMPFILE: makes a regular file without a name and opens it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tmpfile {
+pub struct Tmpfile<'a> {
     /// How it is opened.
     pub options: OpenOptions,
     /// Permission bits, as in [`Mkdir`].
@@ -190,11 +196,14 @@ pub struct Tmpfile {
     /// The caller's umask.
     pub umask: Permissions,
     /// Extensions.
-    pub extras: Extras,
+    pub extras: Extras<'a>,
 }
 
-impl Tmpfile {
-    pub(crate) fn parse(mut fields: Fields<'_>, extras: Extras) -> Result<Self, Malformed> {
+impl<'a> Tmpfile<'a> {
+    pub(in crate::op) fn parse(
+        mut fields: Fields<'a>,
+        extensions: Extensions<'a>,
+    ) -> Result<Self, Malformed> {
         let raw: &CreateIn = fields.take()?;
         // Linux sends a name here, too: "/", that of its nameless entry (`vfs_tmpfile`). It must
         // end, and means nothing.
@@ -203,7 +212,7 @@ impl Tmpfile {
             options: OpenOptions::from_wire(raw.flags.get(), raw.open_flags.get()),
             mode: Permissions::from_wire(raw.mode.get()),
             umask: Permissions::from_wire(raw.umask.get()),
-            extras,
+            extras: extensions.read(fields)?,
         })
     }
 }
@@ -218,7 +227,7 @@ pub struct Link<'a> {
 }
 
 impl<'a> Link<'a> {
-    pub(crate) fn parse(mut fields: Fields<'a>) -> Result<Self, Malformed> {
+    pub(in crate::op) fn parse(mut fields: Fields<'a>) -> Result<Self, Malformed> {
         let LinkIn { oldnodeid } = *fields.take()?;
         Ok(Self {
             target: NodeId::from_raw(oldnodeid.get()),

@@ -131,7 +131,7 @@ impl Filesystem for Stub {
         self.attr("getattr")
     }
 
-    fn tmpfile(&self, _: &Context<'_>, _: NodeId, _: op::Tmpfile) -> Outcome<(Entry, Opened)> {
+    fn tmpfile(&self, _: &Context<'_>, _: NodeId, _: op::Tmpfile<'_>) -> Outcome<(Entry, Opened)> {
         self.made("tmpfile")
     }
 

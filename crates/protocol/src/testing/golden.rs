@@ -45,11 +45,21 @@ pub(crate) fn parse(
     arguments: &[u8],
     extension_units: u16,
 ) -> Result<Op<'_>, Malformed> {
+    parse_as_agreed(InitFlags::empty(), opcode, arguments, extension_units)
+}
+
+/// As [`parse`], in a session that has agreed on these.
+pub(crate) fn parse_as_agreed(
+    agreed: InitFlags,
+    opcode: Opcode,
+    arguments: &[u8],
+    extension_units: u16,
+) -> Result<Op<'_>, Malformed> {
     let header = InHeader {
         total_extlen: extension_units.into(),
         ..InHeader::default()
     };
-    Op::parse(opcode, &header, arguments, InitFlags::empty())
+    Op::parse(opcode, &header, arguments, agreed)
 }
 
 fn golden(opcode: Opcode, arguments: Bytes, op: Op<'static>) -> Golden {
