@@ -19,6 +19,7 @@ mod report;
 mod scenarios;
 mod stores;
 mod trace;
+mod workloads;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -76,8 +77,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(!daemons.is_empty(), "there is no daemon to measure");
     let scenarios = scenarios::matching(args.filter.as_deref());
     let with_stores = scenarios::matches(stores::NAME, args.filter.as_deref());
+    let with_workloads = scenarios::matches(workloads::NAME, args.filter.as_deref());
     ensure!(
-        with_stores || !scenarios.is_empty(),
+        with_stores || with_workloads || !scenarios.is_empty(),
         "nothing that is measured has such a name"
     );
     let load_before = load()?;
@@ -95,6 +97,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         budgets: scenarios::budgets(),
         stores: if with_stores {
             stores::measure(&peers::all(&ours))
+        } else {
+            Vec::new()
+        },
+        workloads: if with_workloads {
+            workloads::measure(&peers::all(&ours), effort.visits())?
         } else {
             Vec::new()
         },

@@ -37,9 +37,22 @@ impl Daemon {
         Self::start_on(peer, |_| Ok(None))
     }
 
+    /// The same, with more arguments.
+    pub(super) fn start_with(peer: &Peer, more: &[&str]) -> Result<Self> {
+        Self::start_as(peer, more, |_| Ok(None))
+    }
+
     /// The same, on what is mounted on that directory first.
     pub(super) fn start_on(
         peer: &Peer,
+        mount: impl FnOnce(&Path) -> Result<Option<SlowFs>>,
+    ) -> Result<Self> {
+        Self::start_as(peer, &[], mount)
+    }
+
+    fn start_as(
+        peer: &Peer,
+        more: &[&str],
         mount: impl FnOnce(&Path) -> Result<Option<SlowFs>>,
     ) -> Result<Self> {
         let folder = TempDir::with_prefix_in("virtiofsd-bench-", TMPFS)?;
@@ -57,6 +70,7 @@ impl Daemon {
             );
         }
         let child = command
+            .args(more)
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -26,6 +26,11 @@ pub(super) struct Effort {
 }
 
 impl Effort {
+    /// Visits to each daemon for a whole workload, which takes seconds.
+    pub(super) fn visits(self) -> u32 {
+        self.repetitions.div_ceil(3)
+    }
+
     pub(super) const FULL: Self = Self {
         repetitions: 7,
         divisor: 1,

@@ -11,6 +11,7 @@ use virtiofs_testkit::frontend::Waiting;
 use super::measure::{DIRECT, Place, SETTINGS, Setting};
 use super::processes::Usage;
 use super::stores::{self, StoreRow};
+use super::workloads;
 
 /// One daemon of the run.
 pub(super) struct DaemonRow {
@@ -47,6 +48,7 @@ pub(super) struct Results {
     /// System calls that ours may make, by request.
     pub(super) budgets: Vec<(&'static str, f64)>,
     pub(super) stores: Vec<StoreRow>,
+    pub(super) workloads: Vec<workloads::Table>,
 }
 
 impl Results {
@@ -100,6 +102,10 @@ impl Results {
         if !self.stores.is_empty() {
             page.push('\n');
             page.push_str(&stores::markdown(&self.stores));
+        }
+        for table in &self.workloads {
+            page.push('\n');
+            page.push_str(&table.markdown());
         }
         page
     }
@@ -169,6 +175,7 @@ impl Results {
             "idle": idle.collect::<Value>(),
             "figures": figures.collect::<Value>(),
             "slow_store": stores.collect::<Value>(),
+            "workloads": self.workloads.iter().map(workloads::Table::json).collect::<Value>(),
         });
         Ok(serde_json::to_string_pretty(&all)? + "\n")
     }
@@ -294,6 +301,7 @@ mod tests {
             figures: vec![figure("ours", 1550, 1000), figure("C", 2000, 3000)],
             budgets: vec![("GETATTR", 1.0)],
             stores: vec![],
+            workloads: vec![],
         };
         let page = results.markdown();
         assert!(

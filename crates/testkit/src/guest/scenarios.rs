@@ -26,6 +26,9 @@ pub const DEMO: &str = include_str!("../../guest/demo.sh");
 /// Works on two processors at once and shows each queue's interrupts.
 pub const QUEUES: &str = include_str!("../../guest/queues.sh");
 
+/// Whole workloads on `$FILES` files with the time of each; runs on a host as well.
+pub const WORKLOADS: &str = include_str!("../../guest/workloads.sh");
+
 /// A script with variables set before it.
 #[must_use]
 pub fn with(variables: &[(&str, &str)], script: &str) -> String {
