@@ -13,6 +13,7 @@ mod daemon;
 mod guest;
 mod measure;
 mod peers;
+mod plot;
 mod processes;
 mod record;
 mod report;
@@ -109,6 +110,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     println!("{}", results.markdown());
     if args.record {
         record::write(&results.markdown())?;
+        let setting = measure::SIXTEEN_IN_FLIGHT;
+        plot::write(&results.figures, setting, &report::title(setting))?;
     }
     if let Some(file) = &args.json {
         std::fs::write(file, results.json()?)?;

@@ -61,6 +61,13 @@ pub(super) enum Place {
     OtherCore,
 }
 
+/// Where wakeups are shared by many requests: what is left is the work itself.
+pub(super) const SIXTEEN_IN_FLIGHT: Setting = Setting {
+    depth: 16,
+    place: Place::SameCore,
+    guest: Waiting::Sleep,
+};
+
 /// Settings of the tables, in their order.
 pub(super) const SETTINGS: &[Setting] = &[
     Setting {
@@ -78,11 +85,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         place: Place::OtherCore,
         guest: Waiting::Spin,
     },
-    Setting {
-        depth: 16,
-        place: Place::SameCore,
-        guest: Waiting::Sleep,
-    },
+    SIXTEEN_IN_FLIGHT,
     Setting {
         depth: 32,
         place: Place::OtherCore,

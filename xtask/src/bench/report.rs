@@ -207,7 +207,8 @@ fn figure_json(figure: &Figure) -> Value {
     })
 }
 
-fn title(setting: Setting) -> String {
+/// What a setting is called.
+pub(super) fn title(setting: Setting) -> String {
     let place = match setting.place {
         Place::SameCore => "daemon on the guest's core",
         Place::OtherCore => "daemon on another core",
