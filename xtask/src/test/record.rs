@@ -13,6 +13,8 @@ use super::{Surroundings, Tally};
 /// One suite's result.
 pub(super) struct Entry {
     pub(super) name: String,
+    /// What its tests have counted.
+    pub(super) results: Vec<String>,
     pub(super) tally: Tally,
     pub(super) time: Duration,
 }
@@ -73,12 +75,12 @@ impl Report {
         }
         page.push_str(".\n\n| suite | passed | failed | skipped | seconds |\n");
         page.push_str("|---|---:|---:|---:|---:|\n");
-        // Suites of which the filter left nothing say nothing.
-        let ran = self
-            .entries
-            .iter()
-            .filter(|entry| entry.tally != Tally::default());
-        for Entry { name, tally, time } in ran {
+        // A filter leaves most suites without a test.
+        let ran = |entry: &&Entry| entry.tally != Tally::default();
+        for entry in self.entries.iter().filter(ran) {
+            let Entry {
+                name, tally, time, ..
+            } = entry;
             let Tally {
                 passed,
                 failed,
@@ -91,6 +93,12 @@ impl Report {
             );
         }
         let _ = writeln!(page, "\n{}", self.total());
+        for result in self.entries.iter().flat_map(|entry| &entry.results) {
+            let _ = write!(page, "\n- {result}");
+        }
+        if !page.ends_with('\n') {
+            page.push('\n');
+        }
         page
     }
 }
@@ -111,6 +119,7 @@ mod tests {
     fn the_page_names_commit_seed_and_counts() {
         let entry = |name: &str, passed, failed| Entry {
             name: name.to_owned(),
+            results: vec![format!("{passed} rounds")],
             tally: Tally {
                 passed,
                 failed,
@@ -135,6 +144,7 @@ mod tests {
             "seed 7",
             "| b | 1 | 1 | 0 | 2 |",
             "4 passed, 1 failed, 0 skipped",
+            "- 3 rounds\n",
         ] {
             assert!(page.contains(part), "{part} is not in {page}");
         }

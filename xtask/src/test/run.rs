@@ -40,6 +40,7 @@ pub(super) fn suite(suite: Suite, surroundings: &Surroundings) -> Result<Entry> 
     .with_context(|| format!("cannot run {name}"))?;
     Ok(Entry {
         name,
+        results: reader.take_results(),
         tally: reader.finish(succeeded),
         time: begun.elapsed(),
     })

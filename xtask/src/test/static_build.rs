@@ -29,6 +29,7 @@ pub(super) fn test(surroundings: &Surroundings) -> Option<Entry> {
     let tally = Tally::of_one(NAME, outcome);
     Some(Entry {
         name: "static build".to_owned(),
+        results: Vec::new(),
         tally,
         time: begun.elapsed(),
     })

@@ -78,6 +78,8 @@ pub(super) struct Reader {
     section: Section,
     /// The test whose output is being read, until it says that it was skipped.
     test: Option<String>,
+    /// What tests that passed have counted, each line with its test's name.
+    results: Vec<String>,
     seen: Tally,
     /// Skipped tests of the run that has not yet printed its sum.
     skipped: usize,
@@ -90,6 +92,7 @@ impl Reader {
         Self {
             section: Section::Running,
             test: None,
+            results: Vec::new(),
             seen: Tally::default(),
             skipped: 0,
             sums: Tally::default(),
@@ -153,6 +156,9 @@ impl Reader {
             self.skipped += 1;
             return Echo::Show(format!("test {test} ... {line}"));
         }
+        if let (Some(result), Some(test)) = (line.strip_prefix("RESULT: "), &self.test) {
+            self.results.push(format!("{test}: {result}"));
+        }
         Echo::Hide
     }
 
@@ -171,6 +177,11 @@ impl Reader {
             skipped: skipped + count("ignored"),
         };
         self.summed = true;
+    }
+
+    /// Takes the lines `RESULT: ...` of tests that passed.
+    pub(super) fn take_results(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.results)
     }
 
     /// The counts, where the program ended as it did.
@@ -242,6 +253,18 @@ test result: FAILED. 3 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
                 skipped: 2
             }
         );
+    }
+
+    #[test]
+    fn results_are_those_of_tests_that_passed() {
+        let mut reader = Reader::new();
+        let run = RUN
+            .replace("seed 7", "RESULT: 10 rounds")
+            .replace("SKIPPED: nothing", "RESULT: 9 rounds");
+        for line in run.lines() {
+            reader.line(line);
+        }
+        assert_eq!(reader.take_results(), ["b: 10 rounds"]);
     }
 
     #[test]
