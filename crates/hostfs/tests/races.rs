@@ -1,6 +1,6 @@
 //! Names that change hands on the host while the guest asks for them.
 //!
-//! Some seconds of each; 50,000 rounds and more with `VIRTIOFSD_LONG=1`.
+//! Some seconds of each; a million rounds with `VIRTIOFSD_LONG=1`.
 
 mod kit;
 
@@ -15,7 +15,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use virtiofs_hostfs::Options;
 use virtiofs_protocol::{Errno, NodeId};
 
-const ROUNDS: usize = 50_000;
+const ROUNDS: usize = 1_000_000;
 const SHORT: Duration = Duration::from_secs(4);
 
 /// Exchanges or moves names on the host until dropped.
@@ -65,7 +65,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let ended = self.thread.take().map(std::thread::JoinHandle::join);
-        println!("{} exchanges", self.count.load(Ordering::Relaxed));
+        println!("RESULT: {} exchanges", self.count.load(Ordering::Relaxed));
         assert!(ended.is_none_or(|ended| ended.is_ok()) || std::thread::panicking());
     }
 }
@@ -77,7 +77,7 @@ fn rounds(mut round: impl FnMut(usize)) {
     for number in 0.. {
         let enough = number >= ROUNDS || (!long && began.elapsed() > SHORT);
         if enough {
-            println!("{number} rounds");
+            println!("RESULT: {number} rounds");
             return;
         }
         round(number);

@@ -210,7 +210,7 @@ fn every_thread_is_itself_again_after_requests_of_many_callers() -> Result<()> {
             .collect::<Result<_>>()
     })
     .with_context(|| daemon.log())?;
-    println!("{} requests", total.load(Ordering::Relaxed));
+    println!("RESULT: {} requests", total.load(Ordering::Relaxed));
     ensure!(total.load(Ordering::Relaxed) > 2000);
     is_back(server, &before)?;
     drop(clients);
