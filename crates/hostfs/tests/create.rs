@@ -8,7 +8,7 @@ use kit::{Guest, READ, READ_WRITE, ROOT, WRITE, make_fifo, mode_of, options, set
 use rustix::fs::OFlags;
 use virtiofs_hostfs::{Options, Writeback};
 use virtiofs_protocol::op::{
-    self, Extras, KillPrivileges, Mknod, NodeKind, OpenOptions, Permissions, Setattr,
+    self, Extras, KillPrivileges, Mknod, NodeKind, OpenOptions, Permissions, Setattr, Tmpfile,
 };
 use virtiofs_protocol::{
     Caller, Errno, FallocateMode, FileOffset, Filesystem, Gid, Guest as Theirs, InitFlags, Name,
@@ -347,6 +347,32 @@ fn what_cannot_say_whether_set_id_bits_go_drops_them_unless_root_asks() {
             .copy((node, file, 0), (node, file, 1 << 15), 4096)
             .unwrap();
         assert_eq!(mode_of(&path), stays, "copied by {caller:?}");
+    }
+}
+
+/// An overlay's work directory grants nothing to anybody.
+#[test]
+fn where_nobody_may_enter_no_file_without_a_name_is_made() {
+    if !is_root() {
+        return;
+    }
+    let share = tempfile::tempdir().unwrap();
+    let guest = Guest::on(share.path());
+    let work = guest.mkdir(ROOT, "work").unwrap().node;
+    let op = Tmpfile {
+        options: options(READ_WRITE),
+        mode: Permissions::from_wire(0o600),
+        umask: Permissions::from_wire(0),
+        extras: Extras::default(),
+    };
+    for (mode, answer) in [
+        (0, Err(Errno::OPNOTSUPP.into())),
+        (0o1000, Err(Errno::OPNOTSUPP.into())),
+        (0o100, Ok(())),
+    ] {
+        set_mode(&share.path().join("work"), mode);
+        let made = guest.fs.tmpfile(&guest.cx(), work, op).map(drop);
+        assert_eq!(made, answer, "{mode:o}");
     }
 }
 

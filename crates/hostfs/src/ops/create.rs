@@ -140,6 +140,10 @@ impl PassthroughFs {
     }
 
     /// Makes a file without a name; a LINK may give it one later.
+    ///
+    /// Not in a directory that grants nothing to anybody: such is the work directory of an overlay, and that of Linux
+    /// 6.1, for one, goes on to look there for what it has since given a name elsewhere: ESTALE for good. EOPNOTSUPP
+    /// is what Linux answers for a store that has no such files; an overlay then does without.
     pub(crate) fn op_tmpfile(
         &self,
         cx: &Context<'_>,
@@ -147,6 +151,9 @@ impl PassthroughFs {
         op: Tmpfile<'_>,
     ) -> Outcome<(Entry, Opened)> {
         let (parent, directory) = self.directory(cx, parent)?;
+        if sys::stat_fd(&directory)?.stx_mode & 0o777 == 0 {
+            return Err(Errno::OPNOTSUPP.into());
+        }
         let flags = self.host_flags(cx, op.options.guest_flags) - OFlags::TRUNC;
         let mode = self.masked(cx, &directory, op.mode, op.umask)?;
         let file = self.as_caller(cx, op.extras, || {
