@@ -1,4 +1,4 @@
-//! Suites of the registry in a user-mode Linux guest.
+//! Suites of the registry and of Debian in a user-mode Linux guest.
 //!
 //! The shares are on tmpfs, as on the bridge: on a disk the suites would wait for syncs most of
 //! the time, and one of pjdfstest's tests runs only where the C library knows
@@ -12,9 +12,10 @@ use anyhow::{Context, Result, ensure};
 use virtiofs_testkit::bridge::share::{Tmpfs, run_within, skipped};
 use virtiofs_testkit::guest::programs::Program;
 use virtiofs_testkit::guest::share::{GuestShare, guest_or_skip};
-use virtiofs_testkit::guest::{Guest, Machine, Root, Unavailable};
+use virtiofs_testkit::guest::{Guest, Machine, Root, Unavailable, scenarios};
 use virtiofs_testkit::suites::fsx::{self, Mapping};
 use virtiofs_testkit::suites::pjdfstest::{self, Clocks, Results};
+use virtiofs_testkit::suites::{dbench, fio, stress_ng};
 
 const NO_TMPFS: &str = "needs root, to mount a tmpfs";
 const MINUTE: Duration = Duration::from_secs(60);
@@ -128,4 +129,82 @@ fn pjdfstest_passes_as_on_the_host_under_linux_6_1() -> Result<()> {
 #[test]
 fn pjdfstest_passes_as_on_the_host_under_linux_7_2_with_write_back() -> Result<()> {
     pjdfstest(Machine::Uml72, &["--cache", "always", "--writeback"])
+}
+
+const WRITE_BACK: &[&str] = &["--xattr", "--cache", "always", "--writeback"];
+
+fn long() -> bool {
+    std::env::var("VIRTIOFSD_LONG").is_ok_and(|value| value == "1")
+}
+
+/// What a script prints in a Debian guest that has mounted a tmpfs of the host; `None` where that cannot be.
+fn in_debian(machine: Machine, options: &[&str], script: &str) -> Result<Option<String>> {
+    if Tmpfs::new().is_err() {
+        skipped(NO_TMPFS);
+        return Ok(None);
+    }
+    let Some(guest) = guest_or_skip(machine, Root::Debian)? else {
+        return Ok(None);
+    };
+    let store = Tmpfs::new()?;
+    let mut share = GuestShare::start_in(store.path(), options)?;
+    let outcome = share
+        .run(&guest, script, 60 * MINUTE)
+        .with_context(|| format!("{machine}, {options:?}"))?;
+    Ok(Some(outcome.output))
+}
+
+fn fio(mapping: Mapping, options: &[&str]) -> Result<()> {
+    let seed = fsx::seed()?;
+    println!("VIRTIOFSD_SEED={seed}");
+    let size_mib = if long() { 64 } else { 4 };
+    let jobs = fio::jobs(mapping, size_mib, seed);
+    let words = fio::OPTIONS.join(" ");
+    let script = format!("cat >/tmp/jobs <<'END'\n{jobs}END\nfio {words} /tmp/jobs");
+    in_debian(Machine::Uml72, options, &script)?
+        .map_or(Ok(()), |output| fio::judge(&jobs, &output))
+        .with_context(|| format!("VIRTIOFSD_SEED={seed}, {options:?}"))
+}
+
+#[test]
+fn fio_verifies_what_it_wrote_with_the_default_cache() -> Result<()> {
+    fio(Mapping::Works, &[])
+}
+
+#[test]
+fn fio_verifies_what_it_wrote_with_write_back() -> Result<()> {
+    fio(Mapping::Works, WRITE_BACK)
+}
+
+#[test]
+fn fio_verifies_what_it_wrote_without_a_cache() -> Result<()> {
+    fio(Mapping::Refused, &["--cache", "never"])
+}
+
+#[test]
+fn dbench_gets_the_answers_that_were_recorded() -> Result<()> {
+    let secs = if long() { 60 } else { 2 };
+    let script = format!("dbench -c /{} -t {secs} -D /mnt 2", dbench::CALLS);
+    match in_debian(Machine::Uml72, WRITE_BACK, &script)? {
+        Some(output) => dbench::judge(&output),
+        None => Ok(()),
+    }
+}
+
+/// What does not pass on the share is tried on the guest's own tmpfs.
+#[test]
+fn stress_ng_finds_nothing_that_a_tmpfs_does_not_show() -> Result<()> {
+    let secs = if long() { "30" } else { "1" };
+    let variables = [
+        ("PLACE", "/mnt/share"),
+        ("BESIDE", "/tmp/beside"),
+        ("SECS", secs),
+        ("STRESS_NG", "stress-ng"),
+    ];
+    let script = scenarios::with(&variables, stress_ng::SCRIPT);
+    if let Some(output) = in_debian(Machine::Uml72, &["--xattr"], &script)? {
+        let lost = stress_ng::Results::parse(&output)?.lost();
+        ensure!(lost.is_empty(), "{lost}");
+    }
+    Ok(())
 }

@@ -95,10 +95,28 @@ impl Tree {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.loader());
         command
-            .arg("--library-path")
-            .arg(self.libraries())
+            .args(["--library-path", &self.library_path()])
             .arg(self.path(program));
         command
+    }
+
+    /// The same for a script, as words without a space in any of them.
+    #[must_use]
+    pub fn command_line(&self, program: &str) -> String {
+        let (loader, program) = (self.loader(), self.path(program));
+        let path = self.library_path();
+        format!(
+            "{} --library-path {path} {}",
+            loader.display(),
+            program.display()
+        )
+    }
+
+    /// Of the programs used here, fio has libraries that are kept in a folder of their own.
+    fn library_path(&self) -> String {
+        let libraries = self.libraries();
+        let of_fio = libraries.join("ceph");
+        format!("{}:{}", libraries.display(), of_fio.display())
     }
 
     /// The only entry of a folder, such as the one kernel release in `usr/lib/modules`.

@@ -22,6 +22,7 @@ const PACKAGES: &[&str] = &[
     "bc",
     "coreutils",
     "dash",
+    "dbench",
     "debianutils",
     "diffutils",
     "e2fsprogs",
