@@ -31,6 +31,40 @@ fn bits(flags: OFlags) -> u32 {
     flags.bits()
 }
 
+/// A request that fails has made nothing.
+#[test]
+fn at_the_cap_of_inodes_nothing_is_made_and_what_is_known_is_opened() {
+    let share = tempfile::tempdir().unwrap();
+    let capped = Options {
+        max_inodes: Some(1),
+        ..Options::default()
+    };
+    let guest = Guest::with(share.path(), capped);
+    let (known, file) = guest.create(ROOT, "known", WRITE).unwrap();
+    guest.release(known.node, file).unwrap();
+    let op = Mknod {
+        name: Name::new(c"new").unwrap(),
+        kind: NodeKind::Fifo,
+        mode: Permissions::from_wire(0o640),
+        umask: Permissions::from_wire(0),
+        extras: Extras::default(),
+    };
+    let refused = [
+        guest.mkdir(ROOT, "new").map(drop),
+        guest.symlink(ROOT, "new", b"target").map(drop),
+        guest.create(ROOT, "new", WRITE).map(drop),
+        guest
+            .create(ROOT, "new", WRITE | bits(OFlags::EXCL))
+            .map(drop),
+    ];
+    assert_eq!(refused, [Err(Errno::NOMEM); 4]);
+    assert!(guest.fs.mknod(&guest.cx(), ROOT, op).is_err());
+    assert!(!share.path().join("new").exists());
+    guest.create(ROOT, "known", WRITE).unwrap();
+    guest.forget(known.node, 2);
+    guest.mkdir(ROOT, "new").unwrap();
+}
+
 #[test]
 fn what_is_made_belongs_to_the_caller() {
     if !is_root() {

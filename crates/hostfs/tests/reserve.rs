@@ -2,7 +2,7 @@
 
 mod kit;
 
-use kit::{Guest, READ, ROOT};
+use kit::{Guest, READ, ROOT, WRITE};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use virtiofs_protocol::Errno;
 
@@ -32,6 +32,14 @@ fn without_descriptors_what_loses_its_name_is_kept_or_keeps_it() {
         }
     };
     assert_eq!(full, Errno::MFILE);
+    // What is made needs one only to be looked at: nothing is made and then called a failure.
+    guest.mkdir(ROOT, "directory").unwrap();
+    guest.symlink(ROOT, "symlink", b"target").unwrap();
+    assert_eq!(
+        guest.create(ROOT, "created", WRITE).map(drop),
+        Err(Errno::MFILE)
+    );
+    assert!(!share.path().join("created").exists());
     let mut removed = 0;
     let refused = loop {
         match guest.unlink(ROOT, &(removed + 1).to_string()) {

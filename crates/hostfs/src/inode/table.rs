@@ -110,6 +110,19 @@ impl Table {
         Ok(node)
     }
 
+    /// Whether one more inode may be known: asked before something is made, which then has to be told.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM at the limit.
+    pub(crate) fn room(&self) -> Result<(), Errno> {
+        if self.count() < self.limit {
+            Ok(())
+        } else {
+            Err(Errno::NOMEM)
+        }
+    }
+
     /// Remembers under which name an inode was seen just now.
     pub(crate) fn anchor(&self, node: &Node, parent: &Node, name: &CStr) {
         let parent_id = NodeId::from_raw(parent.number);

@@ -33,6 +33,7 @@ impl PassthroughFs {
         op: Mkdir<'_>,
     ) -> Outcome<Entry> {
         let (parent, directory) = self.directory(cx, parent)?;
+        self.inodes.room()?;
         let mode = self.masked(cx, &directory, op.mode, op.umask)?;
         self.as_caller(cx, op.extras, || {
             mkdirat(&directory, op.name.as_c_str(), mode)
@@ -56,6 +57,7 @@ impl PassthroughFs {
         };
         let (major, minor) = decoded_device(device);
         let device = makedev(major, minor);
+        self.inodes.room()?;
         let mode = self.masked(cx, &directory, op.mode, op.umask)?;
         self.as_caller(cx, op.extras, || {
             mknodat(&directory, op.name.as_c_str(), kind, mode, device)
@@ -70,6 +72,7 @@ impl PassthroughFs {
         op: Symlink<'_>,
     ) -> Outcome<Entry> {
         let (parent, directory) = self.directory(cx, parent)?;
+        self.inodes.room()?;
         self.as_caller(cx, op.extras, || {
             symlinkat(op.target, &directory, op.name.as_c_str())
         })?;
@@ -105,12 +108,17 @@ impl PassthroughFs {
         let (parent, directory) = self.directory(cx, parent)?;
         let exclusive = OFlags::from_bits_retain(op.options.guest_flags).contains(OFlags::EXCL);
         for _ in 0..ATTEMPTS {
-            match self.create_new(cx, &parent, directory.as_fd(), &op) {
-                Err(Errno::EXIST) if !exclusive => {}
-                made => return Ok(self.created(cx, &parent, &op, made?)?),
+            let room = self.inodes.room();
+            // What is there already may be known, and then takes no room.
+            if room.is_ok() || exclusive {
+                room?;
+                match self.create_new(cx, &parent, directory.as_fd(), &op) {
+                    Err(Errno::EXIST) if !exclusive => {}
+                    made => return Ok(self.created(cx, &parent, &op, made?)?),
+                }
             }
             match self.open_existing(cx, &parent, directory.as_fd(), &op) {
-                Err(Refusal::Errno(Errno::NOENT)) => {}
+                Err(Refusal::Errno(Errno::NOENT)) => room?,
                 opened => return opened,
             }
         }
@@ -154,6 +162,7 @@ impl PassthroughFs {
         if sys::stat_fd(&directory)?.stx_mode & 0o777 == 0 {
             return Err(Errno::OPNOTSUPP.into());
         }
+        self.inodes.room()?;
         let flags = self.host_flags(cx, op.options.guest_flags) - OFlags::TRUNC;
         let mode = self.masked(cx, &directory, op.mode, op.umask)?;
         let file = self.as_caller(cx, op.extras, || {
@@ -180,7 +189,9 @@ impl PassthroughFs {
             Some(entry) => entry?,
             None => {
                 // Not the open file itself: held open for writing, it could never be executed.
-                let held = sys::reopen(self.root.proc_self_fd.as_fd(), file.as_fd(), OFlags::PATH)?;
+                let reopen =
+                    || sys::reopen(self.root.proc_self_fd.as_fd(), file.as_fd(), OFlags::PATH);
+                let held = self.with_the_reserve(reopen)?;
                 self.enter(cx, parent, op.name, Found { held, stat })?
             }
         };
@@ -221,7 +232,8 @@ impl PassthroughFs {
         Ok((entry, opened))
     }
 
-    /// Looks at what was just made, through a descriptor.
+    /// Looks at what was just made, through a descriptor; where none is left, by its name. It is there now, so a
+    /// failure would tell the guest what is not true.
     fn made(
         &self,
         cx: &Context<'_>,
@@ -229,7 +241,25 @@ impl PassthroughFs {
         directory: BorrowedFd<'_>,
         name: Name<'_>,
     ) -> Result<Entry, Errno> {
-        self.enter(cx, parent, name, self.found(directory, name)?)
+        let found = match self.found(directory, name) {
+            Err(Errno::MFILE | Errno::NFILE) => {
+                let stat = sys::stat_name(directory, name)?;
+                if let Some(entry) = self.enter_by_name(cx, parent, name, &stat) {
+                    return entry;
+                }
+                self.with_the_reserve(|| self.found(directory, name))
+            }
+            found => found,
+        };
+        self.enter(cx, parent, name, found?)
+    }
+
+    /// Does what has to have a descriptor, if need be one of those that were kept free.
+    fn with_the_reserve<T>(&self, hold: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+        match hold() {
+            Err(Errno::MFILE | Errno::NFILE) if self.reserve.give() => hold(),
+            held => held,
+        }
     }
 
     /// The caller's user and group on the host.
