@@ -1,14 +1,18 @@
-//! Messages: on standard error, to the terminal until the daemon has left it, or to the system's log.
+//! Messages: on standard error, to the terminal until the daemon has left it, or to the system's log; so many a minute.
+
+mod pace;
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
+use self::pace::{Admission, MOST, Pace};
 use crate::cli::values::LevelName;
 use crate::plan::Log;
 
@@ -40,7 +44,10 @@ pub fn start(level: LevelName, log: Log, terminal: Option<File>) {
     tracing_subscriber::fmt()
         .with_max_level(filter)
         .with_level(!has_priority)
-        .with_writer(sink)
+        .with_writer(Paced {
+            sink,
+            pace: Pace::default(),
+        })
         .without_time()
         .with_target(false)
         .init();
@@ -84,20 +91,31 @@ impl Sink {
     }
 }
 
-impl<'a> MakeWriter<'a> for Sink {
+/// Where messages go, and how many of them.
+#[derive(Debug)]
+struct Paced {
+    sink: Sink,
+    pace: Pace,
+}
+
+impl<'a> MakeWriter<'a> for Paced {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line {
-            sink: self,
-            level: Level::INFO,
-        }
+        self.line(Level::INFO)
     }
 
     fn make_writer_for(&'a self, about: &Metadata<'_>) -> Line<'a> {
+        self.line(*about.level())
+    }
+}
+
+impl Paced {
+    fn line(&self, level: Level) -> Line<'_> {
         Line {
-            sink: self,
-            level: *about.level(),
+            sink: &self.sink,
+            level,
+            admission: self.pace.admit(level, Instant::now()),
         }
     }
 }
@@ -107,28 +125,51 @@ impl<'a> MakeWriter<'a> for Sink {
 struct Line<'a> {
     sink: &'a Sink,
     level: Level,
+    admission: Admission,
 }
 
 impl Write for Line<'_> {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        match self.sink {
-            Sink::StandardError => return io::stderr().write(text),
-            Sink::Terminal => {
+        let aside = |said: String| self.sink.write(Level::WARN, said.as_bytes());
+        match self.admission {
+            Admission::LeftOut => return Ok(text.len()),
+            Admission::After(number) => {
+                aside(format!(
+                    " WARN {number} messages of the minute before were left out\n"
+                ))?;
+            }
+            Admission::Told | Admission::Last => {}
+        }
+        let written = self.sink.write(self.level, text)?;
+        if self.admission == Admission::Last {
+            aside(format!(
+                " WARN {MOST} messages in a minute; the rest of it is left out\n"
+            ))?;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink {
+    fn write(&self, level: Level, text: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::StandardError => return io::stderr().write(text),
+            Self::Terminal => {
                 let mut terminal = TERMINAL.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(file) = terminal.as_mut() {
                     return file.write(text);
                 }
             }
-            Sink::SystemLog { socket, pid } => {
+            Self::SystemLog { socket, pid } => {
                 // A log that is full or gone loses the message; there is nobody else to tell.
-                let _ = socket.send(&packet(self.level, *pid, text));
+                let _ = socket.send(&packet(level, *pid, text));
             }
         }
         Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
