@@ -2,6 +2,7 @@
 
 pub mod allocations;
 pub mod bridge;
+pub mod cgroup;
 pub mod container;
 pub mod frontend;
 pub mod fuse;

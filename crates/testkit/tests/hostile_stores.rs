@@ -90,7 +90,7 @@ fn cannot_mount() -> bool {
 }
 
 #[test]
-fn a_call_that_hangs_on_a_store_not_known_as_slow_does_not_hold_its_queue() -> Result<()> {
+fn x_a_call_that_hangs_on_a_store_not_known_as_slow_does_not_hold_its_queue() -> Result<()> {
     if cannot_mount() {
         return Ok(());
     }

@@ -89,6 +89,7 @@ const IN_EACH_SANDBOX: &[&str] = &[
     "frontend_parking (test)",
     "frontend_requests (test)",
     "hostile_chains (test)",
+    "hostile_exhaustion (test)",
     "hostile_kills (test)",
     "hostile_lifecycle (test)",
     "hostile_limits (test)",

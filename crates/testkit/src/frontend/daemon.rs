@@ -60,6 +60,13 @@ impl Launch {
         self
     }
 
+    /// Adds several arguments.
+    #[must_use]
+    pub fn args(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(OsString::from));
+        self
+    }
+
     /// Starts it through another program, which becomes it: `setpriv` with fewer rights, say.
     #[must_use]
     pub fn through(mut self, command: impl IntoIterator<Item = impl Into<OsString>>) -> Self {

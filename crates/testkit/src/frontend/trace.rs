@@ -67,10 +67,16 @@ impl Trace {
 
     /// Attaches to every thread of a process; the log goes into `scratch`.
     pub fn attach(pid: u32, scratch: &Path) -> Result<Self> {
+        Self::attach_with(pid, scratch, &[])
+    }
+
+    /// [`Trace::attach`] with more arguments of strace: calls that are to fail, say.
+    pub fn attach_with(pid: u32, scratch: &Path, arguments: &[&str]) -> Result<Self> {
         let log = scratch.join("strace.log");
         let child = Command::new("strace")
             .args(["-f", "-ttt", "-y", "-o"])
             .arg(&log)
+            .args(arguments)
             .args(["-p", &pid.to_string()])
             .stdout(Stdio::null())
             .stderr(File::create(scratch.join("strace.err"))?)
