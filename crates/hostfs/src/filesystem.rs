@@ -74,6 +74,7 @@ impl Filesystem for PassthroughFs {
     fn end(&self, _why: HangUp) {
         self.locks.clear();
         self.handles.clear();
+        self.resting.clear();
         self.hot.clear();
         self.inodes.clear();
         self.retired.close_all();
@@ -85,6 +86,7 @@ impl Filesystem for PassthroughFs {
 
     fn forget(&self, node: NodeId, count: u64) {
         if let Some(gone) = self.inodes.forget(node, count) {
+            self.resting.forget(node);
             self.retired.add(gone);
         }
     }
@@ -94,7 +96,8 @@ impl Filesystem for PassthroughFs {
         if self.reserve.is_short() {
             self.reserve.fill(self.root.directory.as_fd());
         }
-        self.close_idle()
+        let (sweeps, idles) = (self.resting.sweep(), self.close_idle());
+        sweeps.into_iter().chain(idles).min()
     }
 
     fn getattr(&self, cx: &Context<'_>, node: NodeId, op: op::Getattr) -> Outcome<Attr> {

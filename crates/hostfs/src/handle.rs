@@ -22,6 +22,15 @@ pub(crate) enum Placement {
     Append,
 }
 
+/// What becomes of an open file when the guest closes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Afterwards {
+    /// It is closed.
+    Closed,
+    /// It rests: the next OPEN of this kind finds it open.
+    Rests,
+}
+
 /// An open regular file.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
@@ -31,6 +40,7 @@ pub(crate) struct OpenFile {
     pub(crate) placement: Placement,
     /// What the guest may do with it: `O_RDONLY`, `O_WRONLY` or `O_RDWR`.
     pub(crate) access: OFlags,
+    pub(crate) afterwards: Afterwards,
     pub(crate) flock: Flock,
 }
 
@@ -144,8 +154,8 @@ impl Handles {
     /// # Errors
     ///
     /// EBADF when nothing of this number is open.
-    pub(crate) fn remove(&self, handle: Fh) -> Result<(), Errno> {
-        self.0.remove(handle.raw()).map(drop).ok_or(Errno::BADF)
+    pub(crate) fn remove(&self, handle: Fh) -> Result<Arc<Row<Handle>>, Errno> {
+        self.0.remove(handle.raw()).ok_or(Errno::BADF)
     }
 
     /// Something open that is this node's. Looks at all: for a node that was lost otherwise.

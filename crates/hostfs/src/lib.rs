@@ -11,7 +11,7 @@
 //!   some free for inodes that lose their name;
 //! - `retired` keeps what was forgotten until there is time to close it;
 //! - `locks` takes the guest's locks on the host, and wakes those who wait for one;
-//! - `handle` knows what is open; `mounts` what kind of store holds it; `acting_as` who asks, and
+//! - `handle` knows what is open, and `resting` what was so a moment ago; `mounts` what kind of store holds it; `acting_as` who asks, and
 //!   `handover` where that need not be known before, by what `group_rule` knows;
 //! - `idmap` gives users and groups their numbers, and `xattr_rules` gives extended attributes their names on the other side;
 //! - `sys` makes the system calls: a name reaches them as `Name`, or not at all.
@@ -32,6 +32,7 @@ mod ops;
 mod options;
 mod reach;
 mod reserve;
+mod resting;
 mod retired;
 mod root;
 mod slab;
@@ -64,6 +65,7 @@ use inode::table::{Newcomer, Table};
 use locks::Locks;
 use mounts::Mounts;
 use reserve::Reserve;
+use resting::Resting;
 use retired::Retired;
 use root::WorkingDirectory;
 
@@ -79,6 +81,7 @@ pub struct PassthroughFs {
     locks: Locks,
     mounts: Mounts,
     reserve: Reserve,
+    resting: Resting,
     retired: Retired,
     start: Instant,
     working_directory: WorkingDirectory,
@@ -105,6 +108,7 @@ impl PassthroughFs {
             locks: Locks::default(),
             mounts: Mounts::default(),
             reserve: Reserve::default(),
+            resting: Resting::new(options.descriptor_budget, options.descriptor_idle),
             retired: Retired::default(),
             start: Instant::now(),
             working_directory: WorkingDirectory::of_this_process(&root),

@@ -242,6 +242,7 @@ impl PassthroughFs {
     ) -> Result<T, Errno> {
         match call() {
             Err(Errno::MFILE | Errno::NFILE) => {
+                self.resting.clear();
                 self.cool_down(16, Need::Want);
                 call()
             }

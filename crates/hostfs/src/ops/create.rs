@@ -15,6 +15,7 @@ use virtiofs_protocol::{
 use crate::PassthroughFs;
 use crate::acting_as::{ActingAs, Creator};
 use crate::attributes::decoded_device;
+use crate::handle::Afterwards;
 use crate::handover::hand_over;
 use crate::idmap::Host;
 use crate::inode::Node;
@@ -172,6 +173,7 @@ impl PassthroughFs {
         let held = sys::reopen(self.root.proc_self_fd.as_fd(), file.as_fd(), OFlags::PATH)?;
         let node = self.enter_unnamed(held, &stat)?;
         let entry = self.entry(cx, &parent, &node, &stat);
+        let file = (file, Afterwards::Closed);
         let opened = self.opened(cx, &node, file, op.options.guest_flags);
         let opened = opened.inspect_err(|_| self.forget(entry.node, 1))?;
         Ok((entry, opened))
@@ -195,6 +197,7 @@ impl PassthroughFs {
                 self.enter(cx, parent, op.name, Found { held, stat })?
             }
         };
+        let file = (file, Afterwards::Closed);
         let opened = self
             .inodes
             .get(entry.node)

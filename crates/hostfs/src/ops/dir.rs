@@ -82,7 +82,8 @@ impl PassthroughFs {
     }
 
     pub(crate) fn op_releasedir(&self, op: Releasedir) -> Outcome<()> {
-        Ok(self.handles.remove(op.directory)?)
+        self.handles.remove(op.directory)?;
+        Ok(())
     }
 
     /// One call per name, where the store's identities allow it.

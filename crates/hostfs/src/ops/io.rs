@@ -11,11 +11,12 @@ use virtiofs_protocol::{
 };
 
 use crate::PassthroughFs;
-use crate::handle::{Handle, OpenFile, Placement};
+use crate::handle::{Afterwards, Handle, OpenFile, Placement};
 use crate::inode::Node;
+use crate::inode::key::Identity;
 use crate::locks::flock::Flock;
 use crate::ops::{may_take_long, privileges};
-use crate::options::{DirectIo, NoAtime};
+use crate::options::{DirectIo, NoAtime, RemoteLocks};
 use crate::sys;
 use crate::sys::raw::{IOV_MAX, RWF_APPEND, RWF_NOWAIT, RwFlags, preadv2, pwritev2};
 
@@ -46,6 +47,12 @@ impl PassthroughFs {
             | FileType::Unknown => return Err(Refusal::Errno(Errno::NXIO)),
         }
         let flags = self.host_flags(cx, options.guest_flags);
+        let afterwards = self.afterwards(node, flags, options.guest_flags);
+        let rested = (afterwards == Afterwards::Rests)
+            .then(|| self.resting.wake(NodeId::from_raw(node.number)));
+        if let Some(file) = rested.flatten() {
+            return Ok(self.opened(cx, node, (file, afterwards), options.guest_flags)?);
+        }
         let held = self.descriptor(node)?;
         let _without_privileges = if flags.contains(OFlags::TRUNC) {
             self.drop_renamed_capability(cx, &held)?;
@@ -55,7 +62,24 @@ impl PassthroughFs {
         };
         let file =
             self.retried(|| sys::reopen(self.root.proc_self_fd.as_fd(), held.as_fd(), flags))?;
-        Ok(self.opened(cx, node, file, options.guest_flags)?)
+        Ok(self.opened(cx, node, (file, afterwards), options.guest_flags)?)
+    }
+
+    /// Whether a file that is opened like this may rest when it is closed, and one that rests be had for it.
+    ///
+    /// Only what reads, because what may write keeps the host from running a program; only where the
+    /// file is the same for every open, as it is not on overlayfs after a copy-up; and only what
+    /// differs in nothing from any other that was opened like this.
+    fn afterwards(&self, node: &Node, flags: OFlags, guest_flags: u32) -> Afterwards {
+        let mount = &node.value.mount;
+        let atime = OFlags::from_bits_retain(guest_flags).contains(OFlags::NOATIME)
+            && self.options.no_atime == NoAtime::PassedOn;
+        let alike = flags == OFlags::RDONLY && !atime && self.options.flocks == RemoteLocks::Off;
+        if alike && mount.identity == Identity::Birth && !mount.slow {
+            Afterwards::Rests
+        } else {
+            Afterwards::Closed
+        }
     }
 
     /// The flags that reach the host, of those the guest sent.
@@ -82,7 +106,7 @@ impl PassthroughFs {
         &self,
         cx: &Context<'_>,
         node: &Node,
-        descriptor: OwnedFd,
+        (descriptor, afterwards): (OwnedFd, Afterwards),
         guest_flags: u32,
     ) -> Result<Opened, Errno> {
         self.leave_atime_alone(descriptor.as_fd(), guest_flags);
@@ -100,6 +124,7 @@ impl PassthroughFs {
             mount: Arc::clone(&node.value.mount),
             placement,
             access: OFlags::from_bits_retain(guest_flags) & OFlags::RWMODE,
+            afterwards,
             flock: Flock::default(),
         };
         let handle = self.handles.insert(Handle::File(file))?;
@@ -177,12 +202,18 @@ impl PassthroughFs {
     }
 
     pub(crate) fn op_release(&self, op: Release) -> Outcome<()> {
-        let file = self.handles.file(op.file)?;
-        if let Ok(file) = file.file() {
+        let row = self.handles.remove(op.file)?;
+        if let Handle::File(file) = &row.value {
             self.locks.release(file.node, op.file);
             file.flock.release(file.as_fd());
         }
-        Ok(self.handles.remove(op.file)?)
+        // Where a request still uses it, it closes with that request.
+        if let Some(Handle::File(file)) = Arc::into_inner(row).map(|row| row.value)
+            && file.afterwards == Afterwards::Rests
+        {
+            self.resting.lay(file.node, file.descriptor);
+        }
+        Ok(())
     }
 }
 
