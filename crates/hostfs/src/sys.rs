@@ -80,3 +80,18 @@ pub(crate) fn reopen(
         Mode::empty(),
     )
 }
+
+/// Opens the directory that an `O_PATH` descriptor holds, for listing.
+///
+/// By its name for itself, which costs half of the way through `/proc/self/fd`. That way is left to
+/// a daemon that may read the directory and not search it.
+pub(crate) fn reopen_directory(
+    proc_self_fd: BorrowedFd<'_>,
+    held: BorrowedFd<'_>,
+) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match openat(held, c".", flags, Mode::empty()) {
+        Err(Errno::ACCESS) => reopen(proc_self_fd, held, flags),
+        opened => opened,
+    }
+}

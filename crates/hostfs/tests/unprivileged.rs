@@ -5,6 +5,7 @@ mod kit;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use kit::listing::Kind;
 use kit::{Guest, ROOT, WRITE, set_mode};
 use rustix::fs::OFlags;
 use rustix::process::{Gid, Uid};
@@ -106,4 +107,21 @@ fn a_daemon_that_may_not_leave_access_times_alone_opens_the_file() {
     let node = guest.lookup(ROOT, "of-root").unwrap().node;
     let file = guest.open(node, OFlags::NOATIME.bits()).unwrap();
     assert_eq!(guest.read(node, file, 0, 100).unwrap(), b"content");
+}
+
+#[test]
+fn a_directory_that_the_daemon_may_read_and_not_search_is_listed() {
+    let Some(share) = share() else { return };
+    let closed = share.path().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::write(closed.join("file"), b"").unwrap();
+    set_mode(&closed, 0o744);
+    become_the_daemon().unwrap();
+    let guest = Guest::on(share.path());
+    let node = guest.lookup(ROOT, "closed").unwrap().node;
+    let directory = guest.opendir(node).unwrap();
+    let piece = guest.piece((node, directory), 0, 4096, Kind::Names);
+    let names: Vec<_> = piece.unwrap().into_iter().map(|at| at.name).collect();
+    assert!(names.contains(&b"file".to_vec()), "{names:?}");
+    assert_eq!(guest.lookup(node, "file").map(drop), Err(Errno::ACCESS));
 }

@@ -4,7 +4,6 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::PoisonError;
 
-use rustix::fs::OFlags;
 use virtiofs_protocol::op::{Opendir, Readdir, Releasedir};
 use virtiofs_protocol::{
     Context, DirEntries, DirEntry, Entry, Errno, Name, NodeId, Opened, Outcome, Push,
@@ -25,9 +24,8 @@ impl PassthroughFs {
         op: Opendir,
     ) -> Outcome<Opened> {
         let (_, held) = self.directory(cx, node)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let descriptor =
-            self.retried(|| sys::reopen(self.root.proc_self_fd.as_fd(), held.as_fd(), flags))?;
+        let proc_self_fd = self.root.proc_self_fd.as_fd();
+        let descriptor = self.retried(|| sys::reopen_directory(proc_self_fd, held.as_fd()))?;
         self.leave_atime_alone(descriptor.as_fd(), op.guest_flags);
         let directory = OpenDirectory {
             node,
