@@ -8,7 +8,7 @@ pub(crate) mod key;
 pub(crate) mod table;
 
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,12 +33,52 @@ pub(crate) struct Inode {
     pub(crate) kind: FileType,
     pub(crate) mount: Arc<Mount>,
     /// An `O_PATH` descriptor of the inode itself. Set for as long as it is hot, or needed.
-    pub(crate) descriptor: ArcSwapOption<OwnedFd>,
+    pub(crate) descriptor: ArcSwapOption<Held>,
     /// The descriptor was used since it was last asked about.
     used: AtomicBool,
     /// Of a directory: whether it hands its group down.
     pub(crate) plain: Plain,
     state: Mutex<State>,
+}
+
+/// An `O_PATH` descriptor that an inode holds.
+#[derive(Debug)]
+pub(crate) struct Held {
+    descriptor: OwnedFd,
+    /// It was seen to be the inode, and not what has taken its name meanwhile.
+    is_seen: AtomicBool,
+}
+
+impl Held {
+    /// What was looked at.
+    pub(crate) fn seen(descriptor: OwnedFd) -> Arc<Self> {
+        Arc::new(Self {
+            descriptor,
+            is_seen: AtomicBool::new(true),
+        })
+    }
+
+    /// What was taken by name, to be looked at before it is used.
+    pub(crate) fn unseen(descriptor: OwnedFd) -> Arc<Self> {
+        Arc::new(Self {
+            descriptor,
+            is_seen: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn is_seen(&self) -> bool {
+        self.is_seen.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn see(&self) {
+        self.is_seen.store(true, Ordering::Relaxed);
+    }
+}
+
+impl AsFd for Held {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
 }
 
 /// A name under which the inode was seen last, in a directory that it keeps in the table.
@@ -90,7 +130,7 @@ impl Inode {
         Self {
             kind,
             mount,
-            descriptor: ArcSwapOption::new(descriptor.map(Arc::new)),
+            descriptor: ArcSwapOption::new(descriptor.map(Held::seen)),
             used: AtomicBool::new(true),
             plain: Plain::default(),
             state: Mutex::new(state),
@@ -106,8 +146,8 @@ impl Inode {
         self.kind == FileType::Directory
     }
 
-    /// The descriptor that it holds, for a use that makes it worth keeping.
-    pub(crate) fn held(&self) -> Option<Arc<OwnedFd>> {
+    /// The descriptor that it holds, for a use that makes it worth keeping. It may be unseen.
+    pub(crate) fn held(&self) -> Option<Arc<Held>> {
         let held = self.descriptor.load_full();
         if held.is_some() && !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
@@ -116,7 +156,7 @@ impl Inode {
     }
 
     /// As [`Inode::held`], for the time of a call.
-    pub(crate) fn lent(&self) -> Guard<Option<Arc<OwnedFd>>> {
+    pub(crate) fn lent(&self) -> Guard<Option<Arc<Held>>> {
         let lent = self.descriptor.load();
         if lent.is_some() && !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
@@ -154,6 +194,21 @@ impl Inode {
             return None;
         }
         self.state().anchor.clone()
+    }
+
+    /// Gives the inode a descriptor, unless it has one: then that is returned.
+    pub(crate) fn hold(&self, descriptor: &Arc<Held>) -> Option<Arc<Held>> {
+        let none: Option<Arc<Held>> = None;
+        let before = self
+            .descriptor
+            .compare_and_swap(&none, Some(Arc::clone(descriptor)));
+        before.as_ref().map(Arc::clone)
+    }
+
+    /// Lets go of a descriptor that turned out to be something else's.
+    pub(crate) fn disown(&self, descriptor: &Arc<Held>) {
+        let current = Some(Arc::clone(descriptor));
+        self.descriptor.compare_and_swap(&current, None);
     }
 
     /// Lets the descriptor go, if the inode still hangs where it was found; returns whether it did.

@@ -14,13 +14,12 @@ pub(crate) mod space;
 pub(crate) mod sync;
 pub(crate) mod xattr;
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use virtiofs_protocol::{Context, Errno, Lane, NodeId, Patience, Refusal};
 
 use crate::PassthroughFs;
-use crate::inode::UsedNode;
+use crate::inode::{Held, UsedNode};
 use crate::mounts::Mount;
 
 /// Refuses to go on with a slow store on a thread that must not sleep.
@@ -51,7 +50,7 @@ impl PassthroughFs {
         &self,
         cx: &Context<'_>,
         node: NodeId,
-    ) -> Result<(UsedNode, Arc<OwnedFd>), Refusal> {
+    ) -> Result<(UsedNode, Arc<Held>), Refusal> {
         let node = self.node(cx, node)?;
         if !node.value.is_directory() {
             return Err(Refusal::Errno(Errno::NOTDIR));

@@ -5,7 +5,7 @@
 //! pairs one file's identity with another's descriptor.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use virtiofs_protocol::{Errno, Name, NodeId};
 use crate::PassthroughFs;
 use crate::hot::Fate;
 use crate::inode::key::{Identity, Key};
-use crate::inode::{Anchor, NameBuffer, Node, UsedNode};
+use crate::inode::{Anchor, Held, NameBuffer, Node, UsedNode};
 use crate::sys;
 
 /// A name that moves while we look is followed so many times.
@@ -31,7 +31,7 @@ enum Finding {
 }
 
 /// A descriptor to start from, and the inodes below it with their names, the next one last.
-type Way = (Arc<OwnedFd>, Vec<(Node, Box<CStr>)>);
+type Way = (Arc<Held>, Vec<(Node, Box<CStr>)>);
 
 /// How badly room for descriptors is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl PassthroughFs {
     /// # Errors
     ///
     /// ESTALE when the inode is not where it was seen last, and is not open either.
-    pub(crate) fn descriptor(&self, node: &Node) -> Result<Arc<OwnedFd>, Errno> {
+    pub(crate) fn descriptor(&self, node: &Node) -> Result<Arc<Held>, Errno> {
         if let Some(held) = self.held(node) {
             return Ok(held);
         }
@@ -75,14 +75,34 @@ impl PassthroughFs {
     }
 
     /// The descriptor that it holds already.
-    fn held(&self, node: &Node) -> Option<Arc<OwnedFd>> {
-        let held = node.value.held()?;
+    fn held(&self, node: &Node) -> Option<Arc<Held>> {
+        let held = self.if_it(node, node.value.held()?)?;
         self.hot.stir();
         Some(held)
     }
 
+    /// What an inode holds, if that is the inode: looked at now where it was not before.
+    fn if_it(&self, node: &Node, held: Arc<Held>) -> Option<Arc<Held>> {
+        if held.is_seen() {
+            return Some(held);
+        }
+        let stat = sys::stat_fd(&held).ok()?;
+        self.see(node, &held, &stat).then_some(held)
+    }
+
+    /// Judges an unseen descriptor by a look at it; what is not the inode is let go.
+    fn see(&self, node: &Node, held: &Arc<Held>, stat: &Statx) -> bool {
+        let is_it = Key::new(stat, node.value.mount.identity) == node.value.state().key;
+        if is_it {
+            held.see();
+        } else {
+            node.value.disown(held);
+        }
+        is_it
+    }
+
     /// Lost on the host, but still open in the guest: what is open is the inode.
-    fn descriptor_of_what_is_open(&self, node: &Node) -> Result<Arc<OwnedFd>, Errno> {
+    fn descriptor_of_what_is_open(&self, node: &Node) -> Result<Arc<Held>, Errno> {
         let open = self.handles.any_of(NodeId::from_raw(node.number));
         let open = open.ok_or(Errno::STALE)?;
         let proc_self_fd = self.root.proc_self_fd.as_fd();
@@ -91,7 +111,7 @@ impl PassthroughFs {
     }
 
     /// Finds the nearest ancestor with a descriptor and comes down from it.
-    fn descend(&self, node: &Node, finding: Finding) -> Result<Arc<OwnedFd>, Errno> {
+    fn descend(&self, node: &Node, finding: Finding) -> Result<Arc<Held>, Errno> {
         let (mut held, mut way) = self.way_to(node)?;
         while let Some((node, name)) = way.pop() {
             let name = Name::new(&name).map_err(|_| Errno::STALE)?;
@@ -107,7 +127,7 @@ impl PassthroughFs {
             }
             held = match finding {
                 Finding::Kept => self.keep(&node, found),
-                Finding::Passing => Arc::new(found),
+                Finding::Passing => Held::seen(found),
             };
         }
         Ok(held)
@@ -119,7 +139,8 @@ impl PassthroughFs {
         let mut at = Arc::clone(node);
         let mut mark = at.number;
         loop {
-            if let Some(held) = at.value.descriptor.load_full() {
+            let held = at.value.descriptor.load_full();
+            if let Some(held) = held.and_then(|held| self.if_it(&at, held)) {
                 return Ok((held, way));
             }
             let anchor = at.value.state().anchor.clone().ok_or(Errno::STALE)?;
@@ -137,18 +158,14 @@ impl PassthroughFs {
         }
     }
 
-    /// Gives the inode a descriptor, unless another thread was faster.
-    pub(crate) fn keep(&self, node: &Node, descriptor: OwnedFd) -> Arc<OwnedFd> {
-        let descriptor = Arc::new(descriptor);
-        let none: Option<Arc<OwnedFd>> = None;
-        let before = node
-            .value
-            .descriptor
-            .compare_and_swap(&none, Some(Arc::clone(&descriptor)));
-        if let Some(faster) = before.as_ref() {
-            return Arc::clone(faster);
+    /// Gives the inode a descriptor that was looked at, unless another thread was faster.
+    pub(crate) fn keep(&self, node: &Node, descriptor: OwnedFd) -> Arc<Held> {
+        let descriptor = Held::seen(descriptor);
+        match node.value.hold(&descriptor) {
+            None => self.note_holder(node),
+            Some(faster) if faster.is_seen() => return faster,
+            Some(_) => {}
         }
-        self.note_holder(node);
         descriptor
     }
 
@@ -263,13 +280,20 @@ impl PassthroughFs {
 
     fn stat_wherever(&self, node: &Node) -> Result<Statx, Errno> {
         let lent = node.value.lent();
-        let Some(descriptor) = lent.as_ref() else {
+        let Some(held) = lent.as_ref() else {
             return self
                 .stat_by_anchor(node)
                 .or_else(|_| sys::stat_fd(self.descriptor(node)?));
         };
         self.hot.stir();
-        let stat = sys::stat_fd(descriptor)?;
+        let stat = sys::stat_fd(held)?;
+        if !held.is_seen() {
+            return if self.see(node, held, &stat) {
+                Ok(stat)
+            } else {
+                sys::stat_fd(self.descriptor(node)?)
+            };
+        }
         if node.value.mount.identity == Identity::Birth {
             return Ok(stat);
         }
@@ -302,10 +326,18 @@ impl PassthroughFs {
 
     /// Makes sure that an inode outlives the name it hangs on: to be called before the name goes.
     ///
+    /// What stands under the name is held, and only looked at if it is ever used: most often the
+    /// guest forgets it next.
+    ///
     /// # Errors
     ///
     /// ENFILE when there is no descriptor left for it, not even in the reserve.
-    pub(crate) fn pin(&self, parent: &Node, name: Name<'_>) -> Result<Option<Pinned>, Errno> {
+    pub(crate) fn pin(
+        &self,
+        parent: &Node,
+        directory: BorrowedFd<'_>,
+        name: Name<'_>,
+    ) -> Result<Option<Pinned>, Errno> {
         let parent = NodeId::from_raw(parent.number);
         let Some(node) = self.inodes.believed(parent, name.as_c_str()) else {
             return Ok(None);
@@ -315,14 +347,20 @@ impl PassthroughFs {
             state.pins = state.pins.saturating_add(1);
         }
         let pinned = Pinned(Arc::clone(&node));
-        loop {
-            match self.descriptor(&pinned.0) {
-                Err(Errno::MFILE | Errno::NFILE) if self.reserve.give() => {}
+        while node.value.descriptor.load().is_none() {
+            let found = match self.retried(|| sys::hold(directory, name)) {
+                Ok(found) => found,
+                Err(Errno::MFILE | Errno::NFILE) if self.reserve.give() => continue,
                 Err(Errno::MFILE | Errno::NFILE) => return Err(Errno::NFILE),
                 // What cannot be found is not what stands under the name, and stays as it is.
-                Ok(_) | Err(_) => return Ok(Some(pinned)),
+                Err(_) => break,
+            };
+            if node.value.hold(&Held::unseen(found)).is_none() {
+                self.note_holder(&node);
             }
+            break;
         }
+        Ok(Some(pinned))
     }
 }
 

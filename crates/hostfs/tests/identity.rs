@@ -260,3 +260,35 @@ fn a_number_that_comes_back_to_an_inode_without_descriptor_is_another_file() {
     assert_eq!(guest.open(old, READ).map(drop), Err(Errno::STALE));
     assert_ne!(entry_of(&guest, "file").node, old);
 }
+
+/// What stands under a name that goes is held first, and looked at when it is used.
+#[test]
+fn what_is_held_when_a_name_goes_is_never_taken_for_another_file() {
+    let Some(store) = Store::tmpfs() else { return };
+    let place = |name: &str| store.path().join(name);
+    for name in ["kept", "replaced", "linked"] {
+        std::fs::write(place(name), name).unwrap();
+    }
+    std::fs::hard_link(place("linked"), place("other")).unwrap();
+    let guest = Guest::forgetful(store.path());
+    let node = |name: &str| guest.lookup(ROOT, name).unwrap().node;
+    let (kept, replaced, linked) = (node("kept"), node("replaced"), node("linked"));
+    assert_eq!(guest.cool(), 0, "nothing holds a descriptor");
+    for name in ["replaced", "linked"] {
+        std::fs::write(place("new"), b"another").unwrap();
+        std::fs::rename(place("new"), place(name)).unwrap();
+    }
+    for name in ["kept", "replaced", "linked"] {
+        guest.unlink(ROOT, name).unwrap();
+        assert!(!place(name).exists());
+    }
+    assert_eq!(guest.fs.held_descriptors(), 4, "each and the root");
+    assert_eq!(guest.getattr(kept).unwrap().nlink, 0);
+    assert_eq!(guest.contents(kept).unwrap(), b"kept");
+    assert_eq!(guest.getattr(replaced).map(drop), Err(Errno::STALE));
+    assert_eq!(guest.open(linked, READ), Err(Errno::STALE));
+    assert_eq!(guest.fs.held_descriptors(), 2);
+    // It has another name, and is found by it.
+    assert_eq!(guest.lookup(ROOT, "other").unwrap().node, linked);
+    assert_eq!(guest.contents(linked).unwrap(), b"linked");
+}

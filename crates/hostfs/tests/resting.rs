@@ -1,8 +1,5 @@
 //! Files that the guest has closed stay open on the host for a moment, where nobody can tell the difference.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on has failed"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod kit;
 

@@ -182,8 +182,13 @@ fn directory(recorder: &mut Recorder) -> Result<()> {
         Ok(s.client().open(file, 0)?.fh)
     })?;
     recorder.step("OPEN again", 1..=1, |s| Ok(s.client().open(file, 0)?.fh))?;
-    recorder.session.client().release(file, open)?;
+    // What was read and closed rests for a moment, and is then had for nothing.
+    recorder.step("RELEASE and OPEN, for reading", 0..=0, |s| {
+        s.client().release(file, open)?;
+        Ok(s.client().open(file, 0)?.fh)
+    })?;
     recorder.session.client().releasedir(node, fh)?;
+    recorder.step("OPENDIR", 1..=1, |s| Ok(s.client().opendir(node)?))?;
     Ok(())
 }
 
@@ -197,8 +202,8 @@ fn creation(recorder: &mut Recorder) -> Result<()> {
     };
     let (node, fh) = recorder.step("CREATE, uid 0", 2..=2, create("of-root", 0o644))?;
     recorder.session.client().release(node, fh)?;
-    // Never opened but to be made, it is held before its name goes, and looked at.
-    recorder.step("UNLINK, no descriptor yet", 3..=3, |s| {
+    // Never opened but to be made, it is held before its name goes.
+    recorder.step("UNLINK, no descriptor yet", 2..=2, |s| {
         Ok(s.client().unlink(ROOT, "of-root")?)
     })?;
     recorder.session.client().caller = Caller {

@@ -10,7 +10,7 @@ use virtiofs_protocol::{Errno, NodeId};
 
 use super::index::{Index, Shard};
 use super::key::Key;
-use super::{Anchor, Inode, Node, UsedNode};
+use super::{Anchor, Held, Inode, Node, UsedNode};
 use crate::mounts::Mount;
 use crate::slab::Slab;
 
@@ -93,10 +93,8 @@ impl Table {
         let key = newcomer.key;
         let mut shard = self.keys.shard(key);
         if let Some(known) = self.count_in(&shard, &key) {
-            if let (Some(descriptor), true) =
-                (newcomer.descriptor, known.value.descriptor.load().is_none())
-            {
-                known.value.descriptor.store(Some(Arc::new(descriptor)));
+            if let Some(descriptor) = newcomer.descriptor {
+                known.value.hold(&Held::seen(descriptor));
             }
             return Ok(Arc::clone(&*known));
         }

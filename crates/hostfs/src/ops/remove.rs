@@ -1,5 +1,7 @@
 //! UNLINK and RMDIR.
 
+use std::os::fd::AsFd;
+
 use rustix::fs::{AtFlags, unlinkat};
 use virtiofs_protocol::op::{Rmdir, Unlink};
 use virtiofs_protocol::{Context, Name, NodeId, Outcome};
@@ -29,7 +31,7 @@ impl PassthroughFs {
     ) -> Outcome<()> {
         let (parent, directory) = self.directory(cx, parent)?;
         // The guest may hold the inode open, or as its working directory, when its last name goes.
-        let pinned = self.pin(&parent, name)?;
+        let pinned = self.pin(&parent, directory.as_fd(), name)?;
         unlinkat(directory, name.as_c_str(), flags)?;
         if let Some(node) = &pinned {
             self.inodes

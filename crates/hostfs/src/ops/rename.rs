@@ -1,5 +1,7 @@
 //! RENAME and RENAME2.
 
+use std::os::fd::AsFd;
+
 use rustix::fs::renameat_with;
 use virtiofs_protocol::op::Rename;
 use virtiofs_protocol::{Context, NodeId, Outcome, RenameFlags};
@@ -16,8 +18,8 @@ impl PassthroughFs {
         let (from, from_directory) = self.directory(cx, parent)?;
         let (to, to_directory) = self.directory(cx, op.to_parent)?;
         // Both are held while the names move: nothing is looked for where it no longer is.
-        let moved = self.pin(&from, op.from)?;
-        let met = self.pin(&to, op.to)?;
+        let moved = self.pin(&from, from_directory.as_fd(), op.from)?;
+        let met = self.pin(&to, to_directory.as_fd(), op.to)?;
         let flags = rustix::fs::RenameFlags::from_bits_retain(op.flags.bits());
         renameat_with(
             from_directory,
