@@ -10,8 +10,10 @@ use virtiofs_protocol::{
 
 use crate::PassthroughFs;
 use crate::cache::Targets;
+use crate::labels::Labels;
 use crate::options::{
-    KillPrivilegesV2, PosixAcl, ReaddirPlus, RemoteLocks, SharedMappings, Submounts, Writeback,
+    KillPrivilegesV2, PosixAcl, ReaddirPlus, RemoteLocks, SecurityLabels, SharedMappings,
+    Submounts, Writeback,
 };
 
 /// What ACLs take: the umask, which a default ACL replaces, is then applied here.
@@ -56,15 +58,27 @@ impl Filesystem for PassthroughFs {
         if options.posix_acl != PosixAcl::Off {
             wanted |= POSIX_ACLS;
         }
+        if self.labels == Labels::Offered {
+            wanted |= InitFlags::SECURITY_CTX;
+        }
         wanted
     }
 
     fn begin(&self, negotiated: Negotiated) -> Result<(), Errno> {
+        let options = &self.options;
         let acls = negotiated.flags.contains(POSIX_ACLS);
-        if self.options.posix_acl == PosixAcl::Required && !acls {
+        if options.posix_acl == PosixAcl::Required && !acls {
             tracing::error!(
                 "the guest's kernel has no POSIX ACLs on virtio-fs, and --posix-acl=always asks for them: \
                  use --posix-acl=auto or a newer kernel"
+            );
+            return Err(Errno::PROTO);
+        }
+        let labels = negotiated.flags.contains(InitFlags::SECURITY_CTX);
+        if options.security_labels == SecurityLabels::Required && !labels {
+            tracing::error!(
+                "the guest's kernel sends no labels with what it makes, and --security-label=always asks for them: \
+                 use --security-label=auto or Linux 5.17 or newer"
             );
             return Err(Errno::PROTO);
         }

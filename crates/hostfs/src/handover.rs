@@ -101,15 +101,25 @@ pub(crate) fn hand_over(
     match chownat(&file, c"", uid, gid, AtFlags::EMPTY_PATH) {
         Ok(()) => Ok(file),
         Err(errno) => {
-            // An id that is nobody here, or a quota. Only what was made goes, not what took its place.
-            let is_it = sys::stat_fd(file.as_fd()).and_then(|made| {
-                let now = sys::stat_name(directory, name)?;
-                Ok(now.stx_ino == made.stx_ino && now.stx_mnt_id == made.stx_mnt_id)
-            });
-            if is_it == Ok(true) {
-                let _ = unlinkat(directory, name.as_c_str(), AtFlags::empty());
-            }
+            // An id that is nobody here, or a quota.
+            remove_made(file.as_fd(), directory, name, AtFlags::empty());
             Err(errno)
         }
+    }
+}
+
+/// Removes what was just made and cannot stay: only that, not what has taken its place.
+pub(crate) fn remove_made(
+    made: BorrowedFd<'_>,
+    directory: BorrowedFd<'_>,
+    name: Name<'_>,
+    kind: AtFlags,
+) {
+    let is_it = sys::stat_fd(made).and_then(|made| {
+        let now = sys::stat_name(directory, name)?;
+        Ok(now.stx_ino == made.stx_ino && now.stx_mnt_id == made.stx_mnt_id)
+    });
+    if is_it == Ok(true) {
+        let _ = unlinkat(directory, name.as_c_str(), kind);
     }
 }

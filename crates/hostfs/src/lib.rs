@@ -14,6 +14,7 @@
 //! - `handle` knows what is open, and `resting` what was so a moment ago; `mounts` what kind of store holds it; `acting_as` who asks, and
 //!   `handover` where that need not be known before, by what `group_rule` knows;
 //! - `idmap` gives users and groups their numbers, and `xattr_rules` gives extended attributes their names on the other side;
+//! - `labels` gives new objects the label that the guest's security module sends;
 //! - `sys` makes the system calls: a name reaches them as `Name`, or not at all.
 
 mod acting_as;
@@ -26,6 +27,7 @@ mod handover;
 mod hot;
 mod idmap;
 mod inode;
+mod labels;
 mod locks;
 mod mounts;
 mod ops;
@@ -45,7 +47,7 @@ pub use cache::CachePolicy;
 pub use idmap::{BadIdRules, IdMap, IdRange, IdRule, Identities};
 pub use options::{
     DirectIo, KillPrivilegesV2, NoAtime, Options, PosixAcl, ReaddirPlus, RemoteLocks,
-    SharedMappings, Submounts, Writeback, XattrPolicy,
+    SecurityLabels, SharedMappings, Submounts, Writeback, XattrPolicy,
 };
 pub use root::SharedRoot;
 pub use xattr_rules::{BadXattrMap, XattrRules};
@@ -62,6 +64,7 @@ use handle::Handles;
 use hot::Hot;
 use inode::key::Key;
 use inode::table::{Newcomer, Table};
+use labels::Labels;
 use locks::Locks;
 use mounts::Mounts;
 use reserve::Reserve;
@@ -87,6 +90,8 @@ pub struct PassthroughFs {
     working_directory: WorkingDirectory,
     /// The host's name of `security.capability`, where it has another one.
     renamed_capability: Option<CString>,
+    /// Whether labels of new objects are offered to guests.
+    labels: Labels,
 }
 
 impl PassthroughFs {
@@ -101,7 +106,7 @@ impl PassthroughFs {
         if [options.posix_locks, options.flocks].contains(&RemoteLocks::On) {
             sys::lock::prepare_to_wake()?;
         }
-        let fs = Self {
+        let mut fs = Self {
             inodes: Table::new(options.max_inodes.map(|limit| limit.saturating_add(1))),
             hot: Hot::new(options.descriptor_budget, options.descriptor_idle),
             handles: Handles::new(),
@@ -113,11 +118,13 @@ impl PassthroughFs {
             start: Instant::now(),
             working_directory: WorkingDirectory::of_this_process(&root),
             renamed_capability: ops::xattr::renamed_capability(&options.xattr),
+            labels: Labels::NotOffered,
             service: Service::of_this_thread(),
             root,
             options,
         };
         fs.enter_root()?;
+        fs.labels = fs.labels_to_offer();
         fs.reserve.fill(fs.root.directory.as_fd());
         Ok(fs)
     }

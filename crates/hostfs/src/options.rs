@@ -91,6 +91,18 @@ pub enum PosixAcl {
     Required,
 }
 
+/// Whether new objects have the labels that the guest's security module sends (`--security-label`). Needs extended
+/// attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecurityLabels {
+    /// The guest is asked to set them afterwards.
+    Off,
+    /// Where the guest offers it and the host takes labels.
+    IfPossible,
+    /// A guest that does not offer it is refused.
+    Required,
+}
+
 /// Where locks of one family are taken (`--posix-lock`, `--flock`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemoteLocks {
@@ -125,6 +137,8 @@ pub struct Options {
     pub xattr: XattrPolicy,
     /// Whether ACLs are.
     pub posix_acl: PosixAcl,
+    /// Whether new objects are labelled.
+    pub security_labels: SecurityLabels,
     /// Whose number is whose.
     pub identities: Identities,
     /// Where `fcntl(2)` locks are taken.
@@ -153,6 +167,7 @@ impl Default for Options {
             no_atime: NoAtime::Ignored,
             xattr: XattrPolicy::Off,
             posix_acl: PosixAcl::Off,
+            security_labels: SecurityLabels::Off,
             identities: Identities::default(),
             posix_locks: RemoteLocks::Off,
             flocks: RemoteLocks::Off,

@@ -13,6 +13,8 @@ use crate::sys;
 pub struct SharedRoot {
     pub(crate) directory: OwnedFd,
     pub(crate) proc_self_fd: OwnedFd,
+    /// A procfs through which a thread says what its new objects are labelled with.
+    pub(crate) labelling_proc: Option<OwnedFd>,
 }
 
 impl SharedRoot {
@@ -24,6 +26,16 @@ impl SharedRoot {
         Self {
             directory,
             proc_self_fd,
+            labelling_proc: None,
+        }
+    }
+
+    /// The host has SELinux: threads may say through this procfs what their new objects are labelled with.
+    #[must_use]
+    pub fn labelling_through(self, proc: OwnedFd) -> Self {
+        Self {
+            labelling_proc: Some(proc),
+            ..self
         }
     }
 }

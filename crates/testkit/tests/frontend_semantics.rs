@@ -34,6 +34,23 @@ fn errno<T>(result: Result<T, Failure>) -> Option<Errno> {
     result.err().and_then(Failure::errno)
 }
 
+/// What is never agreed on.
+const NEVER: u64 = init::NO_OPEN_SUPPORT
+    | init::NO_OPENDIR_SUPPORT
+    | init::HAS_INODE_DAX
+    // The second form is there.
+    | init::HANDLE_KILLPRIV
+    | init::MAP_ALIGNMENT;
+
+/// What a guest that offers everything agrees on with a daemon of these arguments.
+fn agreed_with(arguments: &[&str]) -> Result<u64> {
+    let share = tempfile::tempdir()?;
+    let daemon = start(share.path(), arguments)?;
+    let mut session = Session::open(daemon.socket())?;
+    let init = session.client().init_with(abi::MINOR, u64::MAX)?;
+    Ok(u64::from(init.flags) | u64::from(init.flags2) << 32)
+}
+
 /// Each row: arguments, flags that must be agreed on, and flags that must not.
 #[test]
 fn init_agrees_on_what_the_options_say() -> Result<()> {
@@ -49,19 +66,20 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
         | flag::CREATE_SUPP_GROUP;
     let plus = flag::DO_READDIRPLUS | flag::READDIRPLUS_AUTO;
     let acls = flag::POSIX_ACL | flag::DONT_MASK | flag::SETXATTR_EXT;
-    let never = flag::NO_OPEN_SUPPORT
-        | flag::NO_OPENDIR_SUPPORT
-        | flag::HAS_INODE_DAX
-        // The second form is there.
-        | flag::HANDLE_KILLPRIV
-        | flag::MAP_ALIGNMENT;
     let rows: &[(&[&str], u64, u64)] = &[
         (
             &[],
             plus | flag::SUBMOUNTS | flag::HANDLE_KILLPRIV_V2 | flag::CACHE_SYMLINKS,
-            acls | flag::WRITEBACK_CACHE | flag::POSIX_LOCKS | flag::FLOCK_LOCKS,
+            acls | flag::WRITEBACK_CACHE
+                | flag::POSIX_LOCKS
+                | flag::FLOCK_LOCKS
+                | flag::SECURITY_CTX,
         ),
-        (&["--cache=never"], 0, plus | flag::CACHE_SYMLINKS),
+        (
+            &["--cache=never"],
+            0,
+            plus | flag::CACHE_SYMLINKS | flag::DIRECT_IO_ALLOW_MMAP,
+        ),
         (&["--cache=metadata"], plus | flag::CACHE_SYMLINKS, 0),
         (&["--cache=always"], plus | flag::CACHE_SYMLINKS, 0),
         (&["--cache=adaptive"], plus | flag::CACHE_SYMLINKS, 0),
@@ -73,23 +91,24 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
             0,
             flag::HANDLE_KILLPRIV_V2 | flag::HANDLE_KILLPRIV,
         ),
-        (&["--posix-acl=auto"], acls, 0),
-        (&["--cache=never"], 0, flag::DIRECT_IO_ALLOW_MMAP),
+        (&["--posix-acl=auto"], acls, flag::SECURITY_CTX),
         (
-            &["--cache=never", "--allow-mmap"],
-            flag::DIRECT_IO_ALLOW_MMAP,
-            0,
+            &["--security-label=auto", "--xattrmap=:map::user.virtiofs.:"],
+            flag::SECURITY_CTX,
+            acls,
         ),
+        (
+            &["--security-label=auto", "--xattrmap=:bad:all:::"],
+            0,
+            flag::SECURITY_CTX,
+        ),
+        (&["--allow-mmap"], flag::DIRECT_IO_ALLOW_MMAP, 0),
         (&["--posix-lock"], flag::POSIX_LOCKS, flag::FLOCK_LOCKS),
         (&["--flock"], flag::FLOCK_LOCKS, flag::POSIX_LOCKS),
     ];
     for (arguments, agreed, refused) in rows {
-        let share = tempfile::tempdir()?;
-        let daemon = start(share.path(), arguments)?;
-        let mut session = Session::open(daemon.socket())?;
-        let init = session.client().init_with(abi::MINOR, u64::MAX)?;
-        let flags = u64::from(init.flags) | u64::from(init.flags2) << 32;
-        let (agreed, refused) = (agreed | always, refused | never);
+        let flags = agreed_with(arguments)?;
+        let (agreed, refused) = (agreed | always, refused | NEVER);
         ensure!(
             flags & agreed == agreed,
             "{arguments:?}: {:#x} are missing",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use virtiofs_device::Polling;
 use virtiofs_hostfs::{
     CachePolicy, DirectIo, IdMap, Identities, KillPrivilegesV2, NoAtime, PosixAcl, ReaddirPlus,
-    RemoteLocks, SharedMappings, Submounts, Writeback, XattrPolicy, XattrRules,
+    RemoteLocks, SecurityLabels, SharedMappings, Submounts, Writeback, XattrPolicy, XattrRules,
 };
 use virtiofs_protocol::{Access, SessionOptions, Validity};
 
@@ -18,8 +18,14 @@ use crate::cli::values::{
 use crate::cli::{AttributeArgs, Cli};
 
 /// What `--print-capabilities` shows (vhost-user.json of the vhost-user back-end conventions).
-pub const CAPABILITIES: &str =
-    "{\n  \"type\": \"fs\",\n  \"features\": [\n    \"separate-options\"\n  ]\n}";
+pub const CAPABILITIES: &str = r#"{
+  "type": "fs",
+  "features": [
+    "posix-acl-negotiation-mode",
+    "security-label-negotiation-mode",
+    "separate-options"
+  ]
+}"#;
 
 /// Why nothing is going to happen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -184,10 +190,6 @@ fn nothing_to_share() -> PlanError {
 fn refuse_what_is_missing(cli: &Cli) -> Result<(), PlanError> {
     let missing = [
         (
-            "--security-label",
-            cli.attributes.security_label == Some(Negotiable::Always),
-        ),
-        (
             "--inode-file-handles=mandatory",
             cli.share.inode_file_handles == Some(FileHandlesName::Mandatory),
         ),
@@ -340,12 +342,21 @@ fn filesystem(cli: &Cli) -> Result<virtiofs_hostfs::Options, PlanError> {
             Some(Negotiable::Auto) => PosixAcl::IfOffered,
             Some(Negotiable::Always) => PosixAcl::Required,
         },
+        security_labels: security_labels(cli.attributes.security_label),
         identities: identities(cli)?,
         posix_locks: remote(cli.locking.posix_lock),
         flocks: remote(cli.locking.flock),
         max_inodes: cli.resources.max_inodes.map(std::num::NonZeroU64::get),
         ..virtiofs_hostfs::Options::default()
     })
+}
+
+fn security_labels(asked: Option<Negotiable>) -> SecurityLabels {
+    match asked {
+        None | Some(Negotiable::Never) => SecurityLabels::Off,
+        Some(Negotiable::Auto) => SecurityLabels::IfPossible,
+        Some(Negotiable::Always) => SecurityLabels::Required,
+    }
 }
 
 /// An ACL names users by number, and nothing translates them inside it.
@@ -377,12 +388,13 @@ fn remote(wanted: bool) -> RemoteLocks {
     }
 }
 
-/// A map implies attributes, and so do ACLs, which are attributes.
+/// A map implies attributes, and so do ACLs and labels, which are attributes.
 fn xattr(attributes: &AttributeArgs) -> Result<XattrPolicy, PlanError> {
-    let acls = !matches!(attributes.posix_acl, None | Some(Negotiable::Never));
+    let asked = |negotiable| !matches!(negotiable, None | Some(Negotiable::Never));
+    let needed = asked(attributes.posix_acl) || asked(attributes.security_label);
     let map = match &attributes.xattrmap {
         Some(map) => map.as_bytes(),
-        None if attributes.xattr || acls => b":ok:all:::",
+        None if attributes.xattr || needed => b":ok:all:::",
         None => return Ok(XattrPolicy::Off),
     };
     let rules =
@@ -392,15 +404,10 @@ fn xattr(attributes: &AttributeArgs) -> Result<XattrPolicy, PlanError> {
 
 /// What holds less than its words say, one line each.
 fn warnings(cli: &Cli) -> Vec<String> {
-    let auto = |negotiable: Option<Negotiable>| negotiable == Some(Negotiable::Auto);
     let weaker = [
         (
             cli.share.inode_file_handles == Some(FileHandlesName::Prefer),
             "--inode-file-handles=prefer: no file handles are used; inodes are held by descriptors and names",
-        ),
-        (
-            auto(cli.attributes.security_label),
-            "--security-label=auto: labels at creation are not built yet, and not offered",
         ),
         (
             cli.confinement.sandbox == Some(SandboxName::None),

@@ -6,6 +6,7 @@
 
 mod capabilities;
 mod choice;
+mod labelling;
 mod landlock;
 mod namespace;
 pub mod seccomp;
@@ -97,6 +98,8 @@ pub struct Confined {
     pub root: OwnedFd,
     /// `/proc/self/fd` of this process.
     pub proc_self_fd: OwnedFd,
+    /// A procfs through which threads label what they make, where the host has SELinux and labels are asked for.
+    pub labelling_proc: Option<OwnedFd>,
     /// Open for the helper's sake, as long as this process lives.
     pub lifeline: Option<OwnedFd>,
 }
@@ -271,6 +274,7 @@ pub fn enter(plan: &Plan, kind: Kind, server: Server) -> Result<Confined, Sandbo
     let Server { mode, lifeline } = server;
     // While /proc has a name.
     let useless = user_namespace::useless(&mode);
+    let labelling = labelling::prepare(plan.filesystem.security_labels, &mode)?;
     let (proc_self_fd, root) = match &mode {
         Mode::Namespace(owner) => {
             namespace::receive_mounts_only()?;
@@ -294,7 +298,10 @@ pub fn enter(plan: &Plan, kind: Kind, server: Server) -> Result<Confined, Sandbo
     rustix::process::fchdir(&proc_self_fd)
         .map_err(step("chdir to /proc/self/fd", "is /proc mounted?"))?;
     no_more_privileges()?;
-    landlock::restrict_to(root.as_fd(), kind, plan.session.access)?;
+    let own_files = labelling
+        .as_ref()
+        .map(|labelling| labelling.own_files.as_fd());
+    landlock::restrict_to(root.as_fd(), kind, plan.session.access, own_files)?;
     capabilities::keep_only(capabilities::of_the_server(plan, useless)?)?;
     not_dumpable()?;
     if let Some(lifeline) = &lifeline {
@@ -305,6 +312,7 @@ pub fn enter(plan: &Plan, kind: Kind, server: Server) -> Result<Confined, Sandbo
     Ok(Confined {
         root,
         proc_self_fd,
+        labelling_proc: labelling.map(|labelling| labelling.proc),
         lifeline,
     })
 }

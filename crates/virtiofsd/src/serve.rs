@@ -78,7 +78,10 @@ fn session(plan: &Plan, confined: Confined, limit: u64) -> Result<Arc<Session<Pa
         descriptor_budget: limits::descriptor_budget(limit),
         ..plan.filesystem.clone()
     };
-    let root = SharedRoot::new(confined.root, confined.proc_self_fd);
+    let mut root = SharedRoot::new(confined.root, confined.proc_self_fd);
+    if let Some(proc) = confined.labelling_proc {
+        root = root.labelling_through(proc);
+    }
     let fs = PassthroughFs::new(root, options)
         .with_context(|| format!("cannot look at {}", plan.shared_dir.display()))?;
     Ok(Arc::new(Session::new(fs, plan.session)))

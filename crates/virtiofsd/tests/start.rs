@@ -117,7 +117,11 @@ fn capabilities_are_json_that_names_what_works() -> Result<()> {
     ensure!(output.status.code() == Some(0) && output.stderr.is_empty());
     let text = String::from_utf8(output.stdout)?;
     let shown: serde_json::Value = serde_json::from_str(&text)?;
-    let want = serde_json::json!({"type": "fs", "features": ["separate-options"]});
+    let want = serde_json::json!({"type": "fs", "features": [
+        "posix-acl-negotiation-mode",
+        "security-label-negotiation-mode",
+        "separate-options",
+    ]});
     ensure!(shown == want, "{text}");
     ensure!(
         text.starts_with("{\n  \"type\": \"fs\",\n  \"features\": [\n    \""),

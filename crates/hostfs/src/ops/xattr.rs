@@ -41,7 +41,7 @@ fn is_blocked(cx: &Context<'_>, host_name: &[u8]) -> bool {
 }
 
 impl XattrPolicy {
-    fn rules(&self) -> Result<&XattrRules, Errno> {
+    pub(crate) fn rules(&self) -> Result<&XattrRules, Errno> {
         match self {
             // The guest does not ask again.
             Self::Off => Err(Errno::NOSYS),

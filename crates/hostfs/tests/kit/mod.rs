@@ -67,7 +67,10 @@ impl Guest {
     }
 
     pub(crate) fn with(path: &Path, options: Options) -> Self {
-        let fs = PassthroughFs::new(shared_root(path), options).unwrap();
+        Self::of(PassthroughFs::new(shared_root(path), options).unwrap())
+    }
+
+    pub(crate) fn of(fs: PassthroughFs) -> Self {
         // As the session agrees with a guest that offers both forms.
         let flags = fs.wanted() - InitFlags::HANDLE_KILLPRIV;
         Self {

@@ -49,6 +49,7 @@ pub(super) struct Hardware {
     pub(super) memory_mib: u32,
     pub(super) request_queues: u16,
     pub(super) socket: PathBuf,
+    pub(super) kernel_options: Vec<String>,
 }
 
 impl Default for Hardware {
@@ -57,6 +58,7 @@ impl Default for Hardware {
             memory_mib: 512,
             request_queues: 1,
             socket: PathBuf::new(),
+            kernel_options: Vec::new(),
         }
     }
 }
@@ -230,6 +232,7 @@ fn uml(
         "con0=fd:0,fd:1".to_owned(),
         "ssl0=null,fd:3".to_owned(),
     ]);
+    command.args(&hardware.kernel_options);
     if let Some(disk) = &files.disk {
         command.arg(format!("ubd0r={}", path(disk)));
     }
@@ -295,6 +298,10 @@ fn qemu(kernel: &Kernel, hardware: &Hardware, files: &Files) -> Result<Command> 
     if queues > 1 {
         device.push_str(&format!(",num-request-queues={queues}"));
     }
+    let mut kernel_line = "console=ttyS0 quiet panic=-1".to_owned();
+    for option in &hardware.kernel_options {
+        kernel_line.push_str(&format!(" {option}"));
+    }
     let share = path(&hardware.socket);
     let memory = format!("memory-backend-memfd,id=mem,size={memory_mib}M,share=on");
     let options = [
@@ -306,7 +313,7 @@ fn qemu(kernel: &Kernel, hardware: &Hardware, files: &Files) -> Result<Command> 
         ("-device", device),
         ("-kernel", path(&kernel_image(tree)?)),
         ("-initrd", path(&files.initrd)),
-        ("-append", "console=ttyS0 quiet panic=-1".to_owned()),
+        ("-append", kernel_line),
         ("-serial", "stdio".to_owned()),
         ("-serial", format!("file:{}", path(&files.channel))),
     ];

@@ -105,6 +105,13 @@ impl Guest {
         self
     }
 
+    /// One more option on the command line of its kernel.
+    #[must_use]
+    pub fn kernel_option(mut self, option: &str) -> Self {
+        self.hardware.kernel_options.push(option.to_owned());
+        self
+    }
+
     /// The daemon to connect to, and the tag that the guest mounts.
     #[must_use]
     pub fn share(mut self, socket: &Path, tag: &str) -> Self {

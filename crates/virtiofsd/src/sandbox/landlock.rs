@@ -28,11 +28,13 @@ pub(super) fn is_available() -> bool {
         .is_ok()
 }
 
-/// Restricts this thread, and those it will start, to the share; warns where the kernel cannot.
+/// Restricts this thread, and those it will start, to the share, and to writing `own_files`; warns where the kernel
+/// cannot.
 pub(super) fn restrict_to(
     share: BorrowedFd<'_>,
     kind: Kind,
     access: GuestAccess,
+    own_files: Option<BorrowedFd<'_>>,
 ) -> Result<(), SandboxError> {
     if !is_available() {
         tracing::warn!(
@@ -40,7 +42,9 @@ pub(super) fn restrict_to(
         );
         return Ok(());
     }
-    restrict(&[(share, allowed(kind, access))], Scope::from_all(KNOWN))
+    let mut rules = vec![(share, allowed(kind, access))];
+    rules.extend(own_files.map(|files| (files, AccessFs::WriteFile.into())));
+    restrict(&rules, Scope::from_all(KNOWN))
 }
 
 /// Restricts this thread to removing files from this directory; it may still signal the server, which warns for both.

@@ -45,22 +45,34 @@ pub(super) fn proc_self_fd() -> Result<OwnedFd, SandboxError> {
 }
 
 pub(super) fn detached_proc() -> Result<OwnedFd, Errno> {
-    let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    // Without the kernel's own files, which uid 0 may write whatever its capabilities; Linux 5.8.
-    match fsconfig_set_string(context.as_fd(), "subset", "pid") {
-        Ok(()) | Err(Errno::INVAL) => {}
-        Err(errno) => return Err(errno),
-    }
-    let mount = detached(&context)?;
     openat(
-        mount,
+        own_proc(MountAttrFlags::MOUNT_ATTR_RDONLY)?,
         "self/fd",
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )
 }
 
-fn detached(context: &OwnedFd) -> Result<OwnedFd, Errno> {
+/// As [`proc_self_fd`], the whole procfs, with files that can be written.
+pub(super) fn writable_proc() -> Result<OwnedFd, SandboxError> {
+    match own_proc(MountAttrFlags::empty()) {
+        Ok(mount) => Ok(mount),
+        Err(Errno::PERM) => super::open(Path::new("/proc"), "is it mounted?"),
+        Err(errno) => Err(step("mount of a procfs", "try --sandbox chroot")(errno)),
+    }
+}
+
+fn own_proc(access: MountAttrFlags) -> Result<OwnedFd, Errno> {
+    let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // Without the kernel's own files, which uid 0 may write whatever its capabilities; Linux 5.8.
+    match fsconfig_set_string(context.as_fd(), "subset", "pid") {
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(errno) => return Err(errno),
+    }
+    detached(&context, access)
+}
+
+fn detached(context: &OwnedFd, access: MountAttrFlags) -> Result<OwnedFd, Errno> {
     fsconfig_create(context.as_fd())?;
     fsmount(
         context.as_fd(),
@@ -68,7 +80,7 @@ fn detached(context: &OwnedFd) -> Result<OwnedFd, Errno> {
         MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC
             | MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_RDONLY,
+            | access,
     )
 }
 
@@ -112,5 +124,5 @@ pub(super) fn pivot(shared: &Path, kind: Kind) -> Result<OwnedFd, SandboxError> 
 
 fn empty_directory() -> Result<OwnedFd, Errno> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    detached(&context)
+    detached(&context, MountAttrFlags::MOUNT_ATTR_RDONLY)
 }
