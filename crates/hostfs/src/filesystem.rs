@@ -12,8 +12,8 @@ use crate::PassthroughFs;
 use crate::cache::Targets;
 use crate::labels::Labels;
 use crate::options::{
-    KillPrivilegesV2, PosixAcl, ReaddirPlus, RemoteLocks, SecurityLabels, SharedMappings,
-    Submounts, Writeback,
+    IdmappedMounts, KillPrivilegesV2, PosixAcl, ReaddirPlus, RemoteLocks, SecurityLabels,
+    SharedMappings, Submounts, Writeback,
 };
 
 /// What ACLs take: the umask, which a default ACL replaces, is then applied here.
@@ -57,6 +57,9 @@ impl Filesystem for PassthroughFs {
         }
         if options.posix_acl != PosixAcl::Off {
             wanted |= POSIX_ACLS;
+        }
+        if options.idmapped_mounts == IdmappedMounts::Allowed {
+            wanted |= InitFlags::ALLOW_IDMAP;
         }
         if self.labels == Labels::Offered {
             wanted |= InitFlags::SECURITY_CTX;

@@ -46,8 +46,8 @@ mod xattr_rules;
 pub use cache::CachePolicy;
 pub use idmap::{BadIdRules, IdMap, IdRange, IdRule, Identities};
 pub use options::{
-    DirectIo, KillPrivilegesV2, NoAtime, Options, PosixAcl, ReaddirPlus, RemoteLocks,
-    SecurityLabels, SharedMappings, Submounts, Writeback, XattrPolicy,
+    DirectIo, IdmappedMounts, KillPrivilegesV2, NoAtime, Options, PosixAcl, ReaddirPlus,
+    RemoteLocks, SecurityLabels, SharedMappings, Submounts, Writeback, XattrPolicy,
 };
 pub use root::SharedRoot;
 pub use xattr_rules::{BadXattrMap, XattrRules};

@@ -103,6 +103,15 @@ pub enum SecurityLabels {
     Required,
 }
 
+/// Whether the guest may make idmapped mounts of the share (`--allow-idmap`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdmappedMounts {
+    /// Its kernel refuses them, and says who asks in every request.
+    Refused,
+    /// It may; its kernel then says who asks with creations only.
+    Allowed,
+}
+
 /// Where locks of one family are taken (`--posix-lock`, `--flock`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemoteLocks {
@@ -139,6 +148,8 @@ pub struct Options {
     pub posix_acl: PosixAcl,
     /// Whether new objects are labelled.
     pub security_labels: SecurityLabels,
+    /// Whether the guest may make idmapped mounts.
+    pub idmapped_mounts: IdmappedMounts,
     /// Whose number is whose.
     pub identities: Identities,
     /// Where `fcntl(2)` locks are taken.
@@ -168,6 +179,7 @@ impl Default for Options {
             xattr: XattrPolicy::Off,
             posix_acl: PosixAcl::Off,
             security_labels: SecurityLabels::Off,
+            idmapped_mounts: IdmappedMounts::Refused,
             identities: Identities::default(),
             posix_locks: RemoteLocks::Off,
             flocks: RemoteLocks::Off,

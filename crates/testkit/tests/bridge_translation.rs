@@ -7,8 +7,10 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use virtiofs_testkit::bridge::BridgeOptions;
+use virtiofs_testkit::bridge::idmapped::IdMapped;
 use virtiofs_testkit::bridge::share::{BridgedShare, Tmpfs, can_mount, skipped};
 use virtiofs_testkit::frontend::Launch;
 
@@ -126,4 +128,93 @@ fn who_is_forbidden_makes_nothing_and_is_given_nothing() -> Result<()> {
     }
     ensure!(owner(&shared.path().join("there"))? == (0, 0));
     share.finish()
+}
+
+/// Major and minor version of the kernel.
+fn kernel() -> Result<(u32, u32)> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
+    let mut number = || {
+        numbers
+            .next()
+            .context("a version")?
+            .parse()
+            .context("a number")
+    };
+    Ok((number()?, number()?))
+}
+
+/// The guest's kernel translates here: it sends what is stored, and who asks with creations only.
+#[test]
+fn an_idmapped_mount_in_the_guest_shows_and_makes_other_owners() -> Result<()> {
+    let Some((shared, share)) = share(&["--allow-idmap"])? else {
+        return Ok(());
+    };
+    fs::write(shared.path().join("there"), b"content")?;
+    // Linux lets nobody change a directory whose owner has no number on the mount.
+    for path in [shared.path().to_owned(), shared.path().join("there")] {
+        chown(path, Some(1000), Some(1000))?;
+    }
+    if kernel()? < (6, 12) {
+        skipped("needs Linux 6.12");
+        return share.finish();
+    }
+    let mapped = IdMapped::of(share.path(), 1000, 6000, 10)?;
+    let here = mapped.path();
+    ensure!(owner(&here.join("there"))? == (6000, 6000));
+    for (line, name) in MAKING {
+        ensure!(runs_as((6001, 6002), line, &here.join(name))?, "{name}");
+        ensure!(
+            owner(&shared.path().join(name))? == (1001, 1002),
+            "{name} on the host"
+        );
+        ensure!(
+            owner(&here.join(name))? == (6001, 6002),
+            "{name} in the guest"
+        );
+        ensure!(
+            !runs_as((1001, 1001), line, &here.join("nobody"))?,
+            "{name} by nobody"
+        );
+        // The share itself is mounted as before.
+        let plain = format!("plain-{name}");
+        ensure!(
+            runs_as((1003, 1004), line, &share.path().join(&plain))?,
+            "{plain}"
+        );
+        ensure!(
+            owner(&shared.path().join(&plain))? == (1003, 1004),
+            "{plain}"
+        );
+    }
+    chown(here.join("there"), Some(6009), None)?;
+    ensure!(owner(&shared.path().join("there"))? == (1009, 1000));
+    ensure!(runs_as((6009, 6000), "rm \"$0\"", &here.join("there"))?);
+    drop(mapped);
+    share.finish()
+}
+
+/// Who asks is not told then, so nobody counts as root.
+#[test]
+fn allocating_drops_set_id_bits_whoever_asks_where_idmapped_mounts_are_allowed() -> Result<()> {
+    let options: [(&[&str], u32); 2] = [(&[], 0o6755), (&["--allow-idmap"], 0o755)];
+    for (arguments, want) in options {
+        let Some((shared, share)) = share(arguments)? else {
+            return Ok(());
+        };
+        if kernel()? < (6, 12) {
+            skipped("needs Linux 6.12");
+            return share.finish();
+        }
+        let file = share.path().join("program");
+        fs::write(&file, b"content")?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o6755))?;
+        let open = fs::OpenOptions::new().write(true).open(&file)?;
+        fallocate(&open, FallocateFlags::empty(), 0, 8192)?;
+        let mode = shared.path().join("program").metadata()?.mode() & 0o7777;
+        ensure!(mode == want, "{arguments:?}: {mode:o}");
+        drop(open);
+        share.finish()?;
+    }
+    Ok(())
 }

@@ -73,7 +73,8 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
             acls | flag::WRITEBACK_CACHE
                 | flag::POSIX_LOCKS
                 | flag::FLOCK_LOCKS
-                | flag::SECURITY_CTX,
+                | flag::SECURITY_CTX
+                | flag::ALLOW_IDMAP,
         ),
         (
             &["--cache=never"],
@@ -104,6 +105,7 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
         ),
         (&["--allow-mmap"], flag::DIRECT_IO_ALLOW_MMAP, 0),
         (&["--posix-lock"], flag::POSIX_LOCKS, flag::FLOCK_LOCKS),
+        (&["--allow-idmap"], flag::ALLOW_IDMAP, 0),
         (&["--flock"], flag::FLOCK_LOCKS, flag::POSIX_LOCKS),
     ];
     for (arguments, agreed, refused) in rows {

@@ -297,6 +297,13 @@ pub struct IdentityArgs {
     /// Translate group ids between guest and host, 'TYPE:SOURCE:DESTINATION:COUNT' (repeatable)
     #[arg(long, value_name = "RULE", action = ArgAction::Append)]
     pub translate_gid: Vec<Translation>,
+
+    /// Let the guest make idmapped mounts of the share (Linux 6.12)
+    ///
+    /// The guest's kernel then tells who asks for creations only. Allocating or copying into a file takes its set-user-id
+    /// and set-group-id bits away, also when the guest's root does it, on every mount of the share.
+    #[arg(long)]
+    pub allow_idmap: bool,
 }
 
 /// How much of the host the daemon may use.

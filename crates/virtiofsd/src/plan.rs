@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use virtiofs_device::Polling;
 use virtiofs_hostfs::{
-    CachePolicy, DirectIo, IdMap, Identities, KillPrivilegesV2, NoAtime, PosixAcl, ReaddirPlus,
-    RemoteLocks, SecurityLabels, SharedMappings, Submounts, Writeback, XattrPolicy, XattrRules,
+    CachePolicy, DirectIo, IdMap, Identities, IdmappedMounts, KillPrivilegesV2, NoAtime, PosixAcl,
+    ReaddirPlus, RemoteLocks, SecurityLabels, SharedMappings, Submounts, Writeback, XattrPolicy,
+    XattrRules,
 };
 use virtiofs_protocol::{Access, SessionOptions, Validity};
 
@@ -342,6 +343,7 @@ fn filesystem(cli: &Cli) -> Result<virtiofs_hostfs::Options, PlanError> {
             Some(Negotiable::Auto) => PosixAcl::IfOffered,
             Some(Negotiable::Always) => PosixAcl::Required,
         },
+        idmapped_mounts: idmapped_mounts(cli.identity.allow_idmap),
         security_labels: security_labels(cli.attributes.security_label),
         identities: identities(cli)?,
         posix_locks: remote(cli.locking.posix_lock),
@@ -349,6 +351,14 @@ fn filesystem(cli: &Cli) -> Result<virtiofs_hostfs::Options, PlanError> {
         max_inodes: cli.resources.max_inodes.map(std::num::NonZeroU64::get),
         ..virtiofs_hostfs::Options::default()
     })
+}
+
+fn idmapped_mounts(allowed: bool) -> IdmappedMounts {
+    if allowed {
+        IdmappedMounts::Allowed
+    } else {
+        IdmappedMounts::Refused
+    }
 }
 
 fn security_labels(asked: Option<Negotiable>) -> SecurityLabels {

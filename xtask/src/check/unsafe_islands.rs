@@ -37,6 +37,10 @@ const ISLANDS: &[(&str, &str)] = &[
         "crates/testkit/src/bridge/device.rs",
         "an ioctl of /dev/fuse",
     ),
+    (
+        "crates/testkit/src/bridge/idmapped.rs",
+        "a system call that rustix lacks",
+    ),
     ("crates/testkit/src/bin/fuse-bridge.rs", "waits for signals"),
     ("fuzz/src/guest.rs", "an in-memory guest, for fuzzing only"),
 ];

@@ -30,7 +30,8 @@ pub(crate) fn dropped_as_asked(
 /// To be held during a change whose request has no room to say it: FALLOCATE and COPY_FILE_RANGE.
 ///
 /// The guest's kernel leaves these to the daemon with either form. It would not drop them for a
-/// caller with CAP_FSETID; all that is told of the caller is whether it is root.
+/// caller with CAP_FSETID; all that is told of the caller is whether it is root. With ALLOW_IDMAP not
+/// even that is told, and nobody counts as root: dropping too much is the safe side.
 pub(crate) fn dropped_for_caller(cx: &Context<'_>) -> Result<Option<WithoutSetid>, Errno> {
     let always = cx.negotiated.flags.contains(InitFlags::HANDLE_KILLPRIV);
     let drops = always || (are_ours(cx) && !cx.caller.is_root());

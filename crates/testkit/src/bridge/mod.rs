@@ -17,6 +17,7 @@
 //! taken alone.
 
 mod device;
+pub mod idmapped;
 mod lane;
 mod room;
 pub mod share;
