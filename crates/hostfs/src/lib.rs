@@ -6,6 +6,7 @@
 //! - `filesystem` sends each request to its function in `ops`, after asking whether it would sleep;
 //! - `ops` does the work of a request, by family as in `virtiofs_protocol::op`;
 //! - `reach` turns a node number into a descriptor, whatever is left of the node on the host;
+//! - `by_handle` finds what lost its name, where somebody lends it the means;
 //! - `inode` knows every inode that the guest looked up: by number, by identity, by name;
 //! - `hot` bounds the descriptors that inodes hold, and finds those that are idle; `reserve` keeps
 //!   some free for inodes that lose their name;
@@ -19,6 +20,7 @@
 
 mod acting_as;
 mod attributes;
+mod by_handle;
 mod cache;
 mod filesystem;
 mod group_rule;
@@ -43,6 +45,7 @@ mod sys;
 mod testing;
 mod xattr_rules;
 
+pub use by_handle::{FileHandle, FileHandles};
 pub use cache::CachePolicy;
 pub use idmap::{BadIdRules, IdMap, IdRange, IdRule, Identities};
 pub use options::{
@@ -81,6 +84,7 @@ pub struct PassthroughFs {
     inodes: Table,
     hot: Hot,
     handles: Handles,
+    by_handle: Option<Box<dyn FileHandles>>,
     locks: Locks,
     mounts: Mounts,
     reserve: Reserve,
@@ -110,6 +114,7 @@ impl PassthroughFs {
             inodes: Table::new(options.max_inodes.map(|limit| limit.saturating_add(1))),
             hot: Hot::new(options.descriptor_budget, options.descriptor_idle),
             handles: Handles::new(),
+            by_handle: None,
             locks: Locks::default(),
             mounts: Mounts::default(),
             reserve: Reserve::default(),

@@ -2,7 +2,8 @@
 //!
 //! An inode that holds no descriptor hangs on a name in a directory. What stands under that name
 //! is held first and looked at through the descriptor, so that a rename between two calls never
-//! pairs one file's identity with another's descriptor.
+//! pairs one file's identity with another's descriptor. What is not under its name any more is
+//! found by its handle, where there are handles, or by what is open.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -71,6 +72,10 @@ impl PassthroughFs {
                 found => return found,
             }
         }
+        if let Ok(found) = self.hold_by_handle(node) {
+            // What was seen last of the directories above it leads nowhere.
+            return Ok(self.keep(node, found));
+        }
         self.descriptor_of_what_is_open(node)
     }
 
@@ -114,23 +119,38 @@ impl PassthroughFs {
     fn descend(&self, node: &Node, finding: Finding) -> Result<Arc<Held>, Errno> {
         let (mut held, mut way) = self.way_to(node)?;
         while let Some((node, name)) = way.pop() {
-            let name = Name::new(&name).map_err(|_| Errno::STALE)?;
-            let hold = || sys::hold(held.as_fd(), name);
-            let found = match finding {
-                Finding::Kept => self.retried(hold),
-                Finding::Passing => hold(),
-            }
-            .map_err(gone_is_stale)?;
-            let stat = sys::stat_fd(found.as_fd())?;
-            if Key::new(&stat, node.value.mount.identity) != node.value.state().key {
-                return Err(Errno::STALE);
-            }
+            let found = match self.step_down(held.as_fd(), (&node, &name), finding) {
+                Err(Errno::STALE) => self.hold_by_handle(&node)?,
+                found => found?,
+            };
             held = match finding {
                 Finding::Kept => self.keep(&node, found),
                 Finding::Passing => Held::seen(found),
             };
         }
         Ok(held)
+    }
+
+    /// Holds what stands under a name, if it is this inode.
+    fn step_down(
+        &self,
+        directory: BorrowedFd<'_>,
+        (node, name): (&Node, &CStr),
+        finding: Finding,
+    ) -> Result<OwnedFd, Errno> {
+        let name = Name::new(name).map_err(|_| Errno::STALE)?;
+        let hold = || sys::hold(directory, name);
+        let found = match finding {
+            Finding::Kept => self.retried(hold),
+            Finding::Passing => hold(),
+        }
+        .map_err(gone_is_stale)?;
+        let stat = sys::stat_fd(found.as_fd())?;
+        if Key::new(&stat, node.value.mount.identity) == node.value.state().key {
+            Ok(found)
+        } else {
+            Err(Errno::STALE)
+        }
     }
 
     /// The way down to the inode from its nearest ancestor with a descriptor.
@@ -205,8 +225,15 @@ impl PassthroughFs {
 
     /// Lets the descriptor go where the inode would be found without it; returns whether it did.
     fn let_go(&self, node: &Node) -> bool {
-        let anchor = node.value.findable();
-        anchor.is_some_and(|anchor| self.is_at(node, &anchor) && node.value.let_go(&anchor))
+        let Some(anchor) = node.value.findable() else {
+            return false;
+        };
+        if self.is_at(node, &anchor) {
+            self.make_handle(node);
+        } else if !self.is_found_by_handle(node) {
+            return false;
+        }
+        node.value.let_go(&anchor)
     }
 
     /// Whether the inode would be found by this name, and nothing else could be taken for it.

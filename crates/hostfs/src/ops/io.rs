@@ -60,8 +60,7 @@ impl PassthroughFs {
         } else {
             None
         };
-        let file =
-            self.retried(|| sys::reopen(self.root.proc_self_fd.as_fd(), held.as_fd(), flags))?;
+        let file = self.open_again(node, held.as_fd(), flags)?;
         Ok(self.opened(cx, node, (file, afterwards), options.guest_flags)?)
     }
 

@@ -10,7 +10,6 @@ use virtiofs_protocol::{Context, Errno, InitFlags, NodeId, Outcome, Refusal, Sta
 use crate::PassthroughFs;
 use crate::inode::{Inode, Node};
 use crate::ops::sleeps;
-use crate::sys;
 
 impl PassthroughFs {
     pub(crate) fn op_fsync(&self, cx: &Context<'_>, op: Fsync) -> Outcome<()> {
@@ -57,9 +56,7 @@ impl PassthroughFs {
         let held = self.descriptor(node)?;
         // syncfs(2) takes no O_PATH descriptor.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        let open =
-            self.retried(|| sys::reopen(self.root.proc_self_fd.as_fd(), held.as_fd(), flags))?;
-        syncfs(open)
+        syncfs(self.open_again(node, held.as_fd(), flags)?)
     }
 
     pub(crate) fn op_statfs(&self, cx: &Context<'_>, node: NodeId) -> Outcome<Statistics> {

@@ -1,6 +1,7 @@
 //! Replies of READDIR and READDIRPLUS, taken apart.
 
-use virtiofs_protocol::{Errno, Fh, NodeId};
+use virtiofs_protocol::op::Releasedir;
+use virtiofs_protocol::{Errno, Fh, Filesystem, NodeId};
 
 use super::Guest;
 
@@ -68,6 +69,11 @@ impl Guest {
     ) -> Result<Vec<Listed>, Errno> {
         self.readdir_bytes((node, directory), from, size_bytes, kind)
             .map(|bytes| entries(&bytes, kind))
+    }
+
+    pub(crate) fn release_directory(&self, node: NodeId, directory: Fh) {
+        let op = Releasedir { directory };
+        assert!(self.fs.releasedir(&self.cx(), node, op).is_ok());
     }
 
     /// A whole directory, in replies of that size; without the two dots.

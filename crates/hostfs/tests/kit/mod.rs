@@ -7,6 +7,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
+pub(crate) mod handles;
 pub(crate) mod listing;
 pub(crate) mod store;
 
