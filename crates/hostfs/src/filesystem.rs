@@ -93,6 +93,7 @@ impl Filesystem for PassthroughFs {
         self.handles.clear();
         self.resting.clear();
         self.hot.clear();
+        self.spellings.clear();
         self.inodes.clear();
         self.retired.close_all();
     }

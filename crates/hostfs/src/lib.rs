@@ -14,6 +14,7 @@
 //! - `locks` takes the guest's locks on the host, and wakes those who wait for one;
 //! - `handle` knows what is open, and `resting` what was so a moment ago; `mounts` what kind of store holds it; `acting_as` who asks, and
 //!   `handover` where that need not be known before, by what `group_rule` knows;
+//! - `casefold` finds the host's spelling of a name that the guest spells otherwise;
 //! - `idmap` gives users and groups their numbers, and `xattr_rules` gives extended attributes their names on the other side;
 //! - `labels` gives new objects the label that the guest's security module sends;
 //! - `sys` makes the system calls: a name reaches them as `Name`, or not at all.
@@ -22,6 +23,7 @@ mod acting_as;
 mod attributes;
 mod by_handle;
 mod cache;
+mod casefold;
 mod filesystem;
 mod group_rule;
 mod handle;
@@ -47,6 +49,7 @@ mod xattr_rules;
 
 pub use by_handle::{FileHandle, FileHandles};
 pub use cache::CachePolicy;
+pub use casefold::CaseFold;
 pub use idmap::{BadIdRules, IdMap, IdRange, IdRule, Identities};
 pub use options::{
     DirectIo, IdmappedMounts, KillPrivilegesV2, NoAtime, Options, PosixAcl, ReaddirPlus,
@@ -63,6 +66,7 @@ use rustix::fs::FileType;
 use virtiofs_protocol::{Errno, NodeId};
 
 use acting_as::Service;
+use casefold::spellings::{MOST_BYTES, Spellings};
 use handle::Handles;
 use hot::Hot;
 use inode::key::Key;
@@ -90,6 +94,7 @@ pub struct PassthroughFs {
     reserve: Reserve,
     resting: Resting,
     retired: Retired,
+    spellings: Spellings,
     start: Instant,
     working_directory: WorkingDirectory,
     /// The host's name of `security.capability`, where it has another one.
@@ -120,6 +125,7 @@ impl PassthroughFs {
             reserve: Reserve::default(),
             resting: Resting::new(options.descriptor_budget, options.descriptor_idle),
             retired: Retired::default(),
+            spellings: Spellings::new(MOST_BYTES),
             start: Instant::now(),
             working_directory: WorkingDirectory::of_this_process(&root),
             renamed_capability: ops::xattr::renamed_capability(&options.xattr),

@@ -11,6 +11,7 @@ pub(crate) mod privileges;
 pub(crate) mod remove;
 pub(crate) mod rename;
 pub(crate) mod space;
+pub(crate) mod spelling;
 pub(crate) mod sync;
 pub(crate) mod xattr;
 

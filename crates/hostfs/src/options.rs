@@ -5,6 +5,7 @@ use std::time::Duration;
 use virtiofs_protocol::Validity;
 
 use crate::cache::CachePolicy;
+use crate::casefold::CaseFold;
 use crate::idmap::Identities;
 use crate::xattr_rules::XattrRules;
 
@@ -142,6 +143,8 @@ pub struct Options {
     pub shared_mappings: SharedMappings,
     /// Whether `O_NOATIME` is passed on.
     pub no_atime: NoAtime,
+    /// Which spellings of a name find a file.
+    pub casefold: CaseFold,
     /// Whether extended attributes are passed.
     pub xattr: XattrPolicy,
     /// Whether ACLs are.
@@ -176,6 +179,7 @@ impl Default for Options {
             direct_io: DirectIo::Ignored,
             shared_mappings: SharedMappings::WithCache,
             no_atime: NoAtime::Ignored,
+            casefold: CaseFold::Off,
             xattr: XattrPolicy::Off,
             posix_acl: PosixAcl::Off,
             security_labels: SecurityLabels::Off,

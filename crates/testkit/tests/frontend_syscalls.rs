@@ -377,3 +377,68 @@ fn each_request_costs_the_system_calls_of_the_table() -> Result<()> {
     ensure!(excesses.is_empty(), "{}", excesses.join("\n"));
     Ok(())
 }
+
+/// Names of which a directory is read once, and not for each.
+const MANY: usize = 20_000;
+
+/// `--casefold`: another spelling is found in what was read of the directory before, however large it is.
+fn spellings(recorder: &mut Recorder) -> Result<()> {
+    recorder.step("LOOKUP in its own case", 1..=1, |s| {
+        Ok(s.client().lookup(ROOT, "Name-1")?)
+    })?;
+    recorder.step("LOOKUP in another case", 4..=4, |s| {
+        Ok(s.client().lookup(ROOT, "NAME-1")?)
+    })?;
+    recorder.step("LOOKUP, ENOENT in every case", 2..=2, |s| {
+        ensure!(s.client().lookup(ROOT, "missing").is_err());
+        Ok(())
+    })?;
+    let (node, fh) = recorder.step("CREATE of a name that is new", 5..=5, |s| {
+        let made = s.client().create(ROOT, "New", 1, 0o644)?;
+        Ok((made.entry.nodeid, made.open.fh))
+    })?;
+    recorder.session.client().release(node, fh)?;
+    recorder.step("LOOKUP of what was made", 4..=5, |s| {
+        Ok(s.client().lookup(ROOT, "NEW")?)
+    })?;
+    recorder.session.client().lookup(ROOT, "NAME-2")?;
+    recorder.step("UNLINK in another case", 5..=5, |s| {
+        Ok(s.client().unlink(ROOT, "NAME-2")?)
+    })?;
+    Ok(())
+}
+
+#[test]
+fn a_name_in_another_case_costs_the_same_in_a_large_directory() -> Result<()> {
+    if !can_mount() || !Trace::is_available() {
+        skipped("needs root and strace");
+        return Ok(());
+    }
+    let share = Tmpfs::new()?;
+    for number in 0..MANY {
+        std::fs::write(share.path().join(format!("Name-{number}")), b"")?;
+    }
+    let daemon = Launch::new(share.path())
+        .arg("--seccomp")
+        .arg("none")
+        .arg("--casefold")
+        .arg("unicode")
+        .start()?;
+    let mut session = Session::open(daemon.socket())?;
+    session.client().lookup(ROOT, "Name-1")?;
+    // What was read as it changed is read once more.
+    std::thread::sleep(PAUSE);
+    session.client().lookup(ROOT, "NAME-1")?;
+    let trace = Trace::attach(daemon.pid(), daemon.scratch())?;
+    let mut recorder = Recorder {
+        session,
+        steps: Vec::new(),
+    };
+    spellings(&mut recorder)?;
+    std::thread::sleep(PAUSE);
+    let calls = trace.finish()?;
+    ensure!(calls.iter().any(Call::is_waiting), "strace saw nothing");
+    let excesses = report(&recorder.steps, &calls);
+    ensure!(excesses.is_empty(), "{}", excesses.join("\n"));
+    Ok(())
+}

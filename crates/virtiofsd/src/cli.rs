@@ -121,6 +121,10 @@ pub struct ShareArgs {
     pub preserve_noatime: bool,
 
     /// Find names whatever their case, as Windows guests expect
+    ///
+    /// The name as the guest spells it goes first, then one that differs in case only; of several the first in byte
+    /// order. What is made keeps its case, and nothing is made beside a name that differs in case only. Linux guests
+    /// work, too, but ask about each name each time.
     #[arg(long, value_name = "RULE")]
     pub casefold: Option<CasefoldName>,
 

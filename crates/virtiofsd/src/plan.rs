@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use virtiofs_device::Polling;
 use virtiofs_hostfs::{
-    CachePolicy, DirectIo, IdMap, Identities, IdmappedMounts, KillPrivilegesV2, NoAtime, PosixAcl,
-    ReaddirPlus, RemoteLocks, SecurityLabels, SharedMappings, Submounts, Writeback, XattrPolicy,
-    XattrRules,
+    CachePolicy, CaseFold, DirectIo, IdMap, Identities, IdmappedMounts, KillPrivilegesV2, NoAtime,
+    PosixAcl, ReaddirPlus, RemoteLocks, SecurityLabels, SharedMappings, Submounts, Writeback,
+    XattrPolicy, XattrRules,
 };
 use virtiofs_protocol::{Access, SessionOptions, Validity};
 
 use crate::cli::values::{
-    CacheName, CapabilityChanges, FileHandlesName, IdMapEntry, LevelName, Negotiable, PollWindow,
-    SandboxName, SeccompName, Translation,
+    CacheName, CapabilityChanges, CasefoldName, FileHandlesName, IdMapEntry, LevelName, Negotiable,
+    PollWindow, SandboxName, SeccompName, Translation,
 };
 use crate::cli::{AttributeArgs, Cli};
 
@@ -194,7 +194,6 @@ fn refuse_what_is_missing(cli: &Cli) -> Result<(), PlanError> {
             "--inode-file-handles=mandatory",
             cli.share.inode_file_handles == Some(FileHandlesName::Mandatory),
         ),
-        ("--casefold", cli.share.casefold.is_some()),
         ("--migration-mode", cli.migration.migration_mode.is_some()),
         (
             "--migration-on-error",
@@ -337,6 +336,7 @@ fn filesystem(cli: &Cli) -> Result<virtiofs_hostfs::Options, PlanError> {
         } else {
             NoAtime::Ignored
         },
+        casefold: casefold(cli),
         xattr: xattr(&cli.attributes)?,
         posix_acl: match cli.attributes.posix_acl {
             None | Some(Negotiable::Never) => PosixAcl::Off,
@@ -366,6 +366,14 @@ fn security_labels(asked: Option<Negotiable>) -> SecurityLabels {
         None | Some(Negotiable::Never) => SecurityLabels::Off,
         Some(Negotiable::Auto) => SecurityLabels::IfPossible,
         Some(Negotiable::Always) => SecurityLabels::Required,
+    }
+}
+
+fn casefold(cli: &Cli) -> CaseFold {
+    match cli.share.casefold {
+        None => CaseFold::Off,
+        Some(CasefoldName::Ascii) => CaseFold::Ascii,
+        Some(CasefoldName::Unicode) => CaseFold::Unicode,
     }
 }
 

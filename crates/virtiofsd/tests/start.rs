@@ -182,9 +182,9 @@ fn what_cannot_be_started_is_one_line_and_exit_code_1() -> Result<()> {
             "--rlimit-nofile 99999999999",
         ),
         (
-            socket(&place.socket, &["--casefold=ascii"])?,
+            socket(&place.socket, &["--migration-mode=find-paths"])?,
             "not built yet",
-            "--casefold",
+            "--migration-mode",
         ),
     ];
     for ((code, said), why, on) in cases {

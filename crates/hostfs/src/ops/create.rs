@@ -17,6 +17,7 @@ use virtiofs_protocol::{
 use crate::PassthroughFs;
 use crate::acting_as::{ActingAs, Creator};
 use crate::attributes::decoded_device;
+use crate::casefold::spellings::Change;
 use crate::handle::Afterwards;
 use crate::handover::{hand_over, remove_made};
 use crate::idmap::Host;
@@ -24,6 +25,7 @@ use crate::inode::Node;
 use crate::labels::{Attribute, NewLabel};
 use crate::ops::lookup::Found;
 use crate::ops::may_take_long;
+use crate::ops::spelling::Place;
 use crate::sys;
 
 /// How often a CREATE tries when the name appears and disappears under it.
@@ -60,17 +62,20 @@ impl PassthroughFs {
         op: Mkdir<'_>,
     ) -> Outcome<Entry> {
         let (parent, directory) = self.directory(cx, parent)?;
+        let place = (&*parent, directory.as_fd());
+        let spelling = self.spelling(cx, place, op.name)?;
+        let name = spelling.name()?;
         self.inodes.room()?;
         let mode = self.masked(cx, &directory, op.mode, op.umask)?;
         let new = New {
-            name: op.name,
+            name,
             kind: FileType::Directory,
             extras: op.extras,
         };
         self.make(cx, directory.as_fd(), new, || {
-            mkdirat(&directory, op.name.as_c_str(), mode)
+            mkdirat(&directory, name.as_c_str(), mode)
         })?;
-        Ok(self.made(cx, &parent, directory.as_fd(), op.name)?)
+        Ok(self.made(cx, place, name)?)
     }
 
     pub(crate) fn op_mknod(
@@ -89,17 +94,20 @@ impl PassthroughFs {
         };
         let (major, minor) = decoded_device(device);
         let device = makedev(major, minor);
+        let place = (&*parent, directory.as_fd());
+        let spelling = self.spelling(cx, place, op.name)?;
+        let name = spelling.name()?;
         self.inodes.room()?;
         let mode = self.masked(cx, &directory, op.mode, op.umask)?;
         let new = New {
-            name: op.name,
+            name,
             kind,
             extras: op.extras,
         };
         match self.new_label(op.extras)? {
             NewLabel::Attribute(label) if kind == FileType::RegularFile => {
                 let new = NewFile {
-                    name: op.name,
+                    name,
                     extras: op.extras,
                     flags: OFlags::WRONLY | OFlags::CLOEXEC,
                     mode,
@@ -108,11 +116,11 @@ impl PassthroughFs {
             }
             NewLabel::None | NewLabel::OfThread(..) | NewLabel::Attribute(_) => {
                 self.make(cx, directory.as_fd(), new, || {
-                    mknodat(&directory, op.name.as_c_str(), kind, mode, device)
+                    mknodat(&directory, name.as_c_str(), kind, mode, device)
                 })?;
             }
         }
-        Ok(self.made(cx, &parent, directory.as_fd(), op.name)?)
+        Ok(self.made(cx, place, name)?)
     }
 
     pub(crate) fn op_symlink(
@@ -122,20 +130,26 @@ impl PassthroughFs {
         op: Symlink<'_>,
     ) -> Outcome<Entry> {
         let (parent, directory) = self.directory(cx, parent)?;
+        let place = (&*parent, directory.as_fd());
+        let spelling = self.spelling(cx, place, op.name)?;
+        let name = spelling.name()?;
         self.inodes.room()?;
         let new = New {
-            name: op.name,
+            name,
             kind: FileType::Symlink,
             extras: op.extras,
         };
         self.make(cx, directory.as_fd(), new, || {
-            symlinkat(op.target, &directory, op.name.as_c_str())
+            symlinkat(op.target, &directory, name.as_c_str())
         })?;
-        Ok(self.made(cx, &parent, directory.as_fd(), op.name)?)
+        Ok(self.made(cx, place, name)?)
     }
 
     pub(crate) fn op_link(&self, cx: &Context<'_>, parent: NodeId, op: Link<'_>) -> Outcome<Entry> {
         let (parent, directory) = self.directory(cx, parent)?;
+        let place = (&*parent, directory.as_fd());
+        let spelling = self.spelling(cx, place, op.name)?;
+        let name = spelling.name()?;
         let target = self.node(cx, op.target)?;
         let held = self.descriptor(&target)?;
         let proc_self_fd = &self.root.proc_self_fd;
@@ -143,14 +157,15 @@ impl PassthroughFs {
             proc_self_fd,
             DecInt::from_fd(&held),
             &directory,
-            op.name.as_c_str(),
+            name.as_c_str(),
             AtFlags::SYMLINK_FOLLOW,
         )?;
+        self.note_change(place, Change::Made, name);
         let stat = sys::stat_fd(&held)?;
         if !target.value.state().count_lookup() {
             return Err(Refusal::Errno(Errno::STALE));
         }
-        self.inodes.anchor(&target, &parent, op.name.as_c_str());
+        self.inodes.anchor(&target, &parent, name.as_c_str());
         Ok(self.entry(cx, &parent, &target, &stat))
     }
 
@@ -161,6 +176,12 @@ impl PassthroughFs {
         op: Create<'_>,
     ) -> Outcome<(Entry, Opened)> {
         let (parent, directory) = self.directory(cx, parent)?;
+        let place = (&*parent, directory.as_fd());
+        let spelling = self.spelling(cx, place, op.name)?;
+        let op = Create {
+            name: spelling.name()?,
+            ..op
+        };
         let exclusive = OFlags::from_bits_retain(op.options.guest_flags).contains(OFlags::EXCL);
         for _ in 0..ATTEMPTS {
             let room = self.inodes.room();
@@ -169,7 +190,7 @@ impl PassthroughFs {
                 room?;
                 match self.create_new(cx, &parent, directory.as_fd(), &op) {
                     Err(Errno::EXIST) if !exclusive => {}
-                    made => return Ok(self.created(cx, &parent, &op, made?)?),
+                    made => return Ok(self.created(cx, place, &op, made?)?),
                 }
             }
             match self.open_existing(cx, &parent, directory.as_fd(), &op) {
@@ -245,10 +266,11 @@ impl PassthroughFs {
     fn created(
         &self,
         cx: &Context<'_>,
-        parent: &Node,
+        (parent, directory): Place<'_>,
         op: &Create<'_>,
         file: OwnedFd,
     ) -> Result<(Entry, Opened), Errno> {
+        self.note_change((parent, directory), Change::Made, op.name);
         let stat = sys::stat_fd(&file)?;
         let entry = match self.enter_by_name(cx, parent, op.name, &stat) {
             Some(entry) => entry?,
@@ -303,10 +325,10 @@ impl PassthroughFs {
     fn made(
         &self,
         cx: &Context<'_>,
-        parent: &Node,
-        directory: BorrowedFd<'_>,
+        (parent, directory): Place<'_>,
         name: Name<'_>,
     ) -> Result<Entry, Errno> {
+        self.note_change((parent, directory), Change::Made, name);
         let found = match self.found(directory, name) {
             Err(Errno::MFILE | Errno::NFILE) => {
                 let stat = sys::stat_name(directory, name)?;

@@ -13,6 +13,7 @@ use virtiofs_protocol::{
 
 use crate::PassthroughFs;
 use crate::attributes::attributes;
+use crate::casefold::CaseFold;
 use crate::inode::key::{Identity, Key};
 use crate::inode::table::Newcomer;
 use crate::inode::{Counted, Node, UsedNode};
@@ -35,7 +36,10 @@ impl PassthroughFs {
         match op.name {
             LookupName::Name(name) => {
                 let (parent, directory) = self.directory(cx, parent)?;
-                match self.find(cx, &parent, directory.as_fd(), name) {
+                let found = self.by_spelling(cx, (&parent, directory.as_fd()), name, |name| {
+                    self.find(cx, &parent, directory.as_fd(), name)
+                });
+                match found {
                     Err(Refusal::Errno(Errno::NOENT)) => self.absent(),
                     found => found,
                 }
@@ -229,16 +233,28 @@ impl PassthroughFs {
             AttrFlags::empty()
         };
         let validity = self.validity(stat);
+        let entry_validity = match self.options.casefold {
+            CaseFold::Off => validity,
+            // The guest's cache takes two spellings for two names, and would keep one when the
+            // file is removed by the other.
+            CaseFold::Ascii | CaseFold::Unicode => Validity::default(),
+        };
         Entry {
             node: NodeId::from_raw(node.number),
-            entry_validity: validity,
+            entry_validity,
             attr_validity: validity,
             attributes: attributes(stat, &self.options.identities, flags),
         }
     }
 
     /// Nothing stands under a name: for a while, where the policy lets the guest believe that.
+    ///
+    /// Not where names are found whatever their case: one that is made in another spelling ends
+    /// the absence of this one, and the guest would not know.
     fn absent(&self) -> Outcome<Entry> {
+        if self.options.casefold != CaseFold::Off {
+            return Err(Refusal::Errno(Errno::NOENT));
+        }
         let stated = |absence| self.options.validity.unwrap_or(absence);
         let absence = self.options.cache.absence().map(stated);
         match absence.filter(|absence| *absence != Validity::default()) {
