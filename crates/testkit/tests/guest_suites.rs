@@ -14,6 +14,7 @@ use virtiofs_testkit::guest::programs::Program;
 use virtiofs_testkit::guest::share::{GuestShare, guest_or_skip};
 use virtiofs_testkit::guest::{Guest, Machine, Root, Unavailable, scenarios};
 use virtiofs_testkit::suites::fsx::{self, Mapping};
+use virtiofs_testkit::suites::overlay::{self, Attributes};
 use virtiofs_testkit::suites::pjdfstest::{self, Clocks, Results};
 use virtiofs_testkit::suites::{dbench, fio, stress_ng};
 
@@ -207,4 +208,31 @@ fn stress_ng_finds_nothing_that_a_tmpfs_does_not_show() -> Result<()> {
         ensure!(lost.is_empty(), "{lost}");
     }
     Ok(())
+}
+
+/// Layers on the share, and beside them layers on the guest's own tmpfs.
+fn overlay(machine: Machine, attributes: Attributes) -> Result<()> {
+    let script = format!(
+        "cat >/tmp/overlay.sh <<'THE_END'\n{}THE_END\nset -e\nexport OPTIONS='{}' PLACE\n\
+         PLACE=/tmp/layers\nsh /tmp/overlay.sh >/tmp/expected 2>&1 || {{ cat /tmp/expected; exit 1; }}\n\
+         PLACE=/mnt/layers\nsh /tmp/overlay.sh >/tmp/actual 2>&1 || {{ cat /tmp/actual; dmesg | tail; exit 1; }}\n\
+         diff /tmp/expected /tmp/actual && wc -l </tmp/actual",
+        overlay::SCRIPT,
+        attributes.mount
+    );
+    if let Some(output) = in_debian(machine, attributes.daemon, &script)? {
+        let lines: u32 = output.trim().parse().context(output.clone())?;
+        ensure!(lines > 100, "only {lines} lines to compare");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_overlay_works_on_the_share_under_linux_6_1() -> Result<()> {
+    overlay(Machine::Uml61, overlay::TRUSTED)
+}
+
+#[test]
+fn an_overlay_works_on_the_share_under_linux_7_2() -> Result<()> {
+    overlay(Machine::Uml72, overlay::MAPPED)
 }

@@ -6,5 +6,6 @@ pub mod dbench;
 pub mod debian;
 pub mod fio;
 pub mod fsx;
+pub mod overlay;
 pub mod pjdfstest;
 pub mod stress_ng;
