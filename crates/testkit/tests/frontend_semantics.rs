@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::io::Errno;
-use virtiofs_testkit::frontend::{Daemon, Launch};
+use virtiofs_testkit::frontend::{Daemon, Descriptors, Launch, Options};
 use virtiofs_testkit::fuse::abi::{self, ROOT, init};
-use virtiofs_testkit::fuse::{Failure, Session};
+use virtiofs_testkit::fuse::{ClientOptions, Failure, Session, Shape};
 
 const O_RDONLY: u32 = 0;
 const O_WRONLY: u32 = 1;
@@ -121,6 +121,47 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
             "{arguments:?}: {:#x} are too many",
             flags & refused
         );
+    }
+    Ok(())
+}
+
+/// Each row: arguments, and bytes and pages of the largest request; such a one is then written and read.
+#[test]
+fn a_request_is_as_large_as_the_option_says() -> Result<()> {
+    let rows: &[(&[&str], u32, u16)] = &[
+        (&[], 1 << 20, 256),
+        (&["-o", "max_write=65536"], 1 << 16, 16),
+        (&["-o", "max_write=4194304"], 4 << 20, 1024),
+    ];
+    for (arguments, bytes, pages) in rows {
+        let share = tempfile::tempdir()?;
+        let daemon = start(share.path(), arguments)?;
+        let options = ClientOptions {
+            data_bytes: *bytes,
+            ..ClientOptions::default()
+        };
+        let mut session = Session::open_with(daemon.socket(), &Options::default(), &options)?;
+        let (most, most_pages) = (session.init.max_write, session.init.max_pages);
+        ensure!(
+            (most, most_pages) == (*bytes, *pages),
+            "{arguments:?}: {most} bytes, {most_pages} pages"
+        );
+        let content: Vec<u8> = (0..*bytes)
+            .map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()[3])
+            .collect();
+        let client = session.client();
+        // One buffer, and as many pieces as this client cuts.
+        let shapes = [Shape::Linux, Shape::Pieces(*bytes / 32)];
+        for (name, shape) in ["whole", "pieces"].iter().zip(shapes) {
+            client.set_shape(shape, Descriptors::Indirect);
+            let made = client.create(ROOT, name, O_RDWR, 0o600)?;
+            let (node, file) = (made.entry.nodeid, made.open.fh);
+            let written = client.write(node, file, 0, &content)?;
+            ensure!(written == *bytes, "{arguments:?}: {written} were written");
+            let read = client.read(node, file, 0, *bytes)?;
+            ensure!(read == content, "{arguments:?}: {} were read", read.len());
+            ensure!(std::fs::read(share.path().join(name))? == content);
+        }
     }
     Ok(())
 }

@@ -124,3 +124,36 @@ fn both_queues_work_under_qemu_10_0() -> Result<()> {
 fn both_queues_work_under_qemu_11_1() -> Result<()> {
     both_queues_work(Machine::Qemu111)
 }
+
+/// Linux's own limit is 1 MiB until its administrator raises it; then the ring's 1024 entries are the next one. What
+/// the guest sends is what its kernel traces: `... opcode 16 (FUSE_WRITE) len 4178000`.
+#[test]
+fn linux_7_2_sends_nearly_four_mebibytes_where_both_sides_allow_it() -> Result<()> {
+    let Some(guest) = guest_or_skip(Machine::Qemu111, Root::Busybox)? else {
+        return Ok(());
+    };
+    let mut share = GuestShare::start(&["-o", "max_write=4194304"])?;
+    let script = "set -e
+        cd /
+        umount /mnt
+        echo 1024 >/proc/sys/fs/fuse/max_pages_limit
+        mount -t virtiofs share /mnt
+        mount -t tracefs tracefs /sys/kernel/tracing
+        trace=/sys/kernel/tracing
+        head -c 8388608 /dev/urandom >/tmp/content
+        echo 1 >$trace/events/fuse/fuse_request_send/enable
+        dd if=/tmp/content of=/mnt/copy bs=4M 2>/dev/null
+        echo 0 >$trace/events/fuse/fuse_request_send/enable
+        grep -o 'opcode 16 .*len [0-9]*' $trace/trace
+        cmp /tmp/content /mnt/copy
+        cd /mnt";
+    let outcome = share.run(&guest, script, 2 * MINUTE)?;
+    let lengths = outcome.output.lines().filter_map(|line| {
+        let (_, length) = line.rsplit_once(' ')?;
+        length.parse::<u64>().ok()
+    });
+    let most = lengths.max().context("no write was traced")?;
+    ensure!((4_000_000..4 << 20).contains(&most), "{}", outcome.output);
+    ensure!(fs::metadata(share.path().join("copy"))?.len() == 8 << 20);
+    Ok(())
+}

@@ -332,7 +332,7 @@ pub struct ResourceArgs {
     #[arg(long, value_name = "auto|N")]
     pub poll_us: Option<PollWindow>,
 
-    /// Largest write the guest may send, in bytes
+    /// Largest read and write of the guest, in bytes: 4096 to 4194304 [default: 1048576]
     #[arg(long, value_name = "BYTES", hide = true)]
     pub max_write: Option<std::num::NonZeroU32>,
 

@@ -253,15 +253,17 @@ fn listen(cli: &Cli) -> Result<Listen, PlanError> {
     }
 }
 
-/// A WRITE's size is a whole number of pages, up to what every guest takes.
+/// A WRITE's size is a whole number of pages. The default is what every guest takes; beyond it a guest's administrator
+/// has to agree (`fs.fuse.max_pages_limit`, Linux 6.13), and the most is what a ring of 1024 entries holds.
 const PAGE_BYTES: u32 = 4096;
-const MOST_WRITE_BYTES: u32 = 1 << 20;
+const WRITE_BYTES: u32 = 1 << 20;
+const MOST_WRITE_BYTES: u32 = 4 << 20;
 
 fn session(cli: &Cli) -> Result<SessionOptions, PlanError> {
     let resources = &cli.resources;
     let max_write_bytes = resources
         .max_write
-        .map_or(MOST_WRITE_BYTES, std::num::NonZeroU32::get);
+        .map_or(WRITE_BYTES, std::num::NonZeroU32::get);
     if !(PAGE_BYTES..=MOST_WRITE_BYTES).contains(&max_write_bytes) {
         return Err(PlanError::Usage(format!(
             "max_write= takes {PAGE_BYTES} to {MOST_WRITE_BYTES} bytes"

@@ -49,6 +49,10 @@ fn what_cannot_be_done_is_refused_in_one_line() {
             "--shared-dir /d --fd 3 --translate-gid map:0:100:5 --posix-acl=auto",
             "drop them or --posix-acl",
         ),
+        (
+            "--shared-dir /d --fd 3 -o max_write=4194305",
+            "max_write= takes 4096 to 4194304 bytes",
+        ),
         ("--shared-dir /d --fd 3 -o bogus", "unknown option 'bogus'"),
         (
             "--shared-dir /d --fd 3 --writeback --cache never",

@@ -131,6 +131,7 @@ const ROWS: &[(&str, Comes)] = &[
     ("--poll-us 0", Effect(|plan| plan.polling == Polling::Off)),
     ("--poll-us 50", Effect(|plan| plan.polling == Polling::Fixed(Duration::from_micros(50)))),
     ("--allow-idmap", Effect(|plan| plan.filesystem.idmapped_mounts == IdmappedMounts::Allowed)),
+    ("-o max_write=4194304", Effect(|plan| plan.session.max_write_bytes == 4 << 20)),
     ("--max-write 65536", Effect(|plan| plan.session.max_write_bytes == 65536)),
     ("-o max_write=65537", Effect(|plan| plan.session.max_write_bytes == 65536)),
     ("--max-readahead 4096", Effect(|plan| plan.session.max_readahead_bytes == Some(4096))),
