@@ -223,7 +223,7 @@ impl PassthroughFs {
         }
         let _labelling = label.begin()?;
         let flags = flags | NEW_FILE;
-        let make = || openat(directory, op.name.as_c_str(), flags, mode);
+        let make = || self.retried(|| openat(directory, op.name.as_c_str(), flags, mode));
         match self.new_owner(cx, parent, mode)? {
             Some(owner) => hand_over(make()?, owner, directory, op.name),
             None => {
