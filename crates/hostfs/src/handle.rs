@@ -31,6 +31,25 @@ pub(crate) enum Afterwards {
     Rests,
 }
 
+/// What the guest may do with an open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Reads,
+    Writes,
+    Both,
+}
+
+impl Access {
+    /// As the flags of OPEN say.
+    pub(crate) fn of(guest_flags: u32) -> Self {
+        match OFlags::from_bits_retain(guest_flags) & OFlags::RWMODE {
+            OFlags::RDONLY => Self::Reads,
+            OFlags::WRONLY => Self::Writes,
+            _ => Self::Both,
+        }
+    }
+}
+
 /// An open regular file.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
@@ -38,18 +57,21 @@ pub(crate) struct OpenFile {
     pub(crate) descriptor: OwnedFd,
     pub(crate) mount: Arc<Mount>,
     pub(crate) placement: Placement,
-    /// What the guest may do with it: `O_RDONLY`, `O_WRONLY` or `O_RDWR`.
-    pub(crate) access: OFlags,
+    pub(crate) access: Access,
     pub(crate) afterwards: Afterwards,
-    pub(crate) flock: Flock,
+    /// Where `flock(2)` locks are taken on the host.
+    pub(crate) flock: Option<Box<Flock>>,
 }
+
+// With its counts and its slot an open file takes 64 bytes; what few need stands elsewhere.
+const _: () = assert!(size_of::<Row<Handle>>() <= 40);
 
 /// An open directory.
 #[derive(Debug)]
 pub(crate) struct OpenDirectory {
     pub(crate) node: NodeId,
     pub(crate) descriptor: OwnedFd,
-    pub(crate) cursor: Mutex<Cursor>,
+    pub(crate) cursor: Box<Mutex<Cursor>>,
 }
 
 /// What a handle stands for.
@@ -167,8 +189,26 @@ impl Handles {
     pub(crate) fn clear(&self) {
         for row in self.0.clear_except(0) {
             if let Handle::File(file) = &row.value {
-                file.flock.release(file.as_fd());
+                file.release_flock();
             }
+        }
+    }
+}
+
+impl OpenFile {
+    /// Its lock of `flock(2)`.
+    ///
+    /// # Errors
+    ///
+    /// ENOSYS where these are the guest's own affair: then it does not ask.
+    pub(crate) fn flock(&self) -> Result<&Flock, Errno> {
+        self.flock.as_deref().ok_or(Errno::NOSYS)
+    }
+
+    /// Gives the lock back, if it has one.
+    pub(crate) fn release_flock(&self) {
+        if let Some(lock) = &self.flock {
+            lock.release(self.as_fd());
         }
     }
 }

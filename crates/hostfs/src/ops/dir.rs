@@ -10,7 +10,7 @@ use virtiofs_protocol::{
 };
 
 use crate::PassthroughFs;
-use crate::handle::cursor::{Cursor, Visit};
+use crate::handle::cursor::Visit;
 use crate::handle::{Handle, OpenDirectory};
 use crate::inode::Node;
 use crate::inode::key::{Identity, Key};
@@ -30,7 +30,7 @@ impl PassthroughFs {
         let directory = OpenDirectory {
             node,
             descriptor,
-            cursor: Cursor::default().into(),
+            cursor: Box::default(),
         };
         let handle = self.handles.insert(Handle::Directory(directory))?;
         Ok(Opened {

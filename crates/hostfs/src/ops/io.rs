@@ -11,10 +11,9 @@ use virtiofs_protocol::{
 };
 
 use crate::PassthroughFs;
-use crate::handle::{Afterwards, Handle, OpenFile, Placement};
+use crate::handle::{Access, Afterwards, Handle, OpenFile, Placement};
 use crate::inode::Node;
 use crate::inode::key::Identity;
-use crate::locks::flock::Flock;
 use crate::ops::{may_take_long, privileges};
 use crate::options::{DirectIo, NoAtime, RemoteLocks};
 use crate::sys;
@@ -122,9 +121,9 @@ impl PassthroughFs {
             descriptor,
             mount: Arc::clone(&node.value.mount),
             placement,
-            access: OFlags::from_bits_retain(guest_flags) & OFlags::RWMODE,
+            access: Access::of(guest_flags),
             afterwards,
-            flock: Flock::default(),
+            flock: (self.options.flocks == RemoteLocks::On).then(Box::default),
         };
         let handle = self.handles.insert(Handle::File(file))?;
         let mut flags = self.options.cache.file_flags();
@@ -204,7 +203,7 @@ impl PassthroughFs {
         let row = self.handles.remove(op.file)?;
         if let Handle::File(file) = &row.value {
             self.locks.release(file.node, op.file);
-            file.flock.release(file.as_fd());
+            file.release_flock();
         }
         // Where a request still uses it, it closes with that request.
         if let Some(Handle::File(file)) = Arc::into_inner(row).map(|row| row.value)

@@ -7,7 +7,7 @@ use virtiofs_protocol::op::{HeldLock, Lock, LockKind, LockRange, LockType};
 use virtiofs_protocol::{Context, Errno, Lane, Outcome, Patience, Refusal};
 
 use crate::PassthroughFs;
-use crate::handle::OpenFile;
+use crate::handle::{Access, OpenFile};
 use crate::ops::may_take_long;
 use crate::sys;
 use crate::sys::lock::LAST_BYTE;
@@ -63,7 +63,7 @@ impl PassthroughFs {
                 }
                 LockKind::Flock => {
                     let how = (&self.locks.waits, cancel);
-                    Ok(file.flock.wait(file.as_fd(), op.lock_type, how)?)
+                    Ok(file.flock()?.wait(file.as_fd(), op.lock_type, how)?)
                 }
             },
         }
@@ -76,7 +76,7 @@ impl PassthroughFs {
                 let open = || self.describe(file, op.lock_type);
                 self.locks.set(file.node, op, open)
             }
-            LockKind::Flock => file.flock.set(file.as_fd(), op.lock_type),
+            LockKind::Flock => file.flock()?.set(file.as_fd(), op.lock_type),
         }
     }
 
@@ -114,8 +114,8 @@ fn checked(op: Lock) -> Result<Lock, Errno> {
 /// EBADF where the guest's open file does not allow this type, as in fcntl(2).
 fn may_lock(file: &OpenFile, lock_type: LockType) -> Result<(), Errno> {
     let refused = match lock_type {
-        LockType::Read => OFlags::WRONLY,
-        LockType::Write => OFlags::RDONLY,
+        LockType::Read => Access::Writes,
+        LockType::Write => Access::Reads,
         LockType::Unlock => return Ok(()),
     };
     if file.access == refused {
