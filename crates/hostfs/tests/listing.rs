@@ -101,6 +101,23 @@ fn every_position_leads_back_to_what_followed_it() {
     }
 }
 
+/// ext4 tells the hash of a name, whose half would be ambiguous.
+#[test]
+fn positions_have_64_bits() {
+    let Some(store) = Store::ext4() else { return };
+    fill(&store);
+    let guest = Guest::on(store.path());
+    let directory = guest.opendir(ROOT).unwrap();
+    let all = rest(&guest, directory, 0, 4096);
+    let (last, listed) = all.split_last().unwrap();
+    assert!(listed.iter().all(|entry| entry.next > u32::MAX.into()));
+    assert!(i64::try_from(last.next).is_ok(), "an offset of a file");
+    for index in [1, MANY / 3, MANY - 2] {
+        let again = rest(&guest, directory, all[index].next, 4096);
+        assert_eq!(again, all[index + 1..]);
+    }
+}
+
 #[test]
 fn a_listing_from_the_start_shows_what_is_new_and_not_what_is_gone() {
     for store in stores() {
