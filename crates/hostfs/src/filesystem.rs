@@ -31,6 +31,10 @@ impl Filesystem for PassthroughFs {
             | InitFlags::EXPORT_SUPPORT
             | InitFlags::CREATE_SUPP_GROUP;
         let options = &self.options;
+        if self.can_do_without_opens() {
+            wanted -= InitFlags::ATOMIC_O_TRUNC;
+            wanted |= InitFlags::NO_OPEN_SUPPORT | InitFlags::NO_OPENDIR_SUPPORT;
+        }
         if options.readdirplus == ReaddirPlus::ByPolicy && options.cache.readdirplus() {
             wanted |= InitFlags::DO_READDIRPLUS | InitFlags::READDIRPLUS_AUTO;
         }
@@ -126,8 +130,8 @@ impl Filesystem for PassthroughFs {
         self.op_statx(cx, node, op)
     }
 
-    fn ioctl(&self, cx: &Context<'_>, _node: NodeId, op: op::Ioctl<'_>) -> Outcome<Vec<u8>> {
-        self.op_ioctl(cx, op)
+    fn ioctl(&self, cx: &Context<'_>, node: NodeId, op: op::Ioctl<'_>) -> Outcome<Vec<u8>> {
+        self.op_ioctl(cx, node, op)
     }
 
     fn setattr(&self, cx: &Context<'_>, node: NodeId, op: op::Setattr) -> Outcome<Attr> {
@@ -191,11 +195,11 @@ impl Filesystem for PassthroughFs {
     fn read(
         &self,
         cx: &Context<'_>,
-        _node: NodeId,
+        node: NodeId,
         op: op::Read,
         into: GuestPages<'_, Writable>,
     ) -> Outcome<usize> {
-        self.op_read(cx, op, into)
+        self.op_read(cx, node, op, into)
     }
 
     fn write(
@@ -212,8 +216,8 @@ impl Filesystem for PassthroughFs {
         self.op_flush(cx, op)
     }
 
-    fn fsync(&self, cx: &Context<'_>, _node: NodeId, op: op::Fsync) -> Outcome<()> {
-        self.op_fsync(cx, op)
+    fn fsync(&self, cx: &Context<'_>, node: NodeId, op: op::Fsync) -> Outcome<()> {
+        self.op_fsync(cx, node, op)
     }
 
     fn release(&self, _cx: &Context<'_>, _node: NodeId, op: op::Release) -> Outcome<()> {
@@ -244,8 +248,8 @@ impl Filesystem for PassthroughFs {
         self.op_readdirplus(cx, node, op, into)
     }
 
-    fn fsyncdir(&self, cx: &Context<'_>, _node: NodeId, op: op::Fsync) -> Outcome<()> {
-        self.op_fsyncdir(cx, op)
+    fn fsyncdir(&self, cx: &Context<'_>, node: NodeId, op: op::Fsync) -> Outcome<()> {
+        self.op_fsyncdir(cx, node, op)
     }
 
     fn releasedir(&self, _cx: &Context<'_>, _node: NodeId, op: op::Releasedir) -> Outcome<()> {
@@ -264,8 +268,8 @@ impl Filesystem for PassthroughFs {
         self.op_fallocate(cx, op)
     }
 
-    fn lseek(&self, cx: &Context<'_>, _node: NodeId, op: op::Lseek) -> Outcome<u64> {
-        self.op_lseek(cx, op)
+    fn lseek(&self, cx: &Context<'_>, node: NodeId, op: op::Lseek) -> Outcome<u64> {
+        self.op_lseek(cx, node, op)
     }
 
     fn copy_file_range(

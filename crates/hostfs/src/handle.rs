@@ -2,6 +2,7 @@
 
 pub(crate) mod cursor;
 
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
@@ -81,17 +82,49 @@ pub(crate) enum Handle {
     Directory(OpenDirectory),
 }
 
+/// Something open, for the time of a request.
+#[derive(Debug)]
+enum InUse {
+    /// The guest has opened it.
+    Kept(Used<Handle>),
+    /// The guest opens nothing: it closes with the request.
+    ForNow(Box<Handle>),
+}
+
+impl Deref for InUse {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        match self {
+            Self::Kept(row) => &row.value,
+            Self::ForNow(handle) => handle,
+        }
+    }
+}
+
 /// A handle that is in use.
 #[derive(Debug)]
-pub(crate) struct FileRef(Used<Handle>);
+pub(crate) struct FileRef(InUse);
 
 /// A directory's handle that is in use.
 #[derive(Debug)]
-pub(crate) struct DirectoryRef(Used<Handle>);
+pub(crate) struct DirectoryRef(InUse);
+
+impl From<OpenFile> for FileRef {
+    fn from(file: OpenFile) -> Self {
+        Self(InUse::ForNow(Box::new(Handle::File(file))))
+    }
+}
+
+impl From<OpenDirectory> for DirectoryRef {
+    fn from(directory: OpenDirectory) -> Self {
+        Self(InUse::ForNow(Box::new(Handle::Directory(directory))))
+    }
+}
 
 impl FileRef {
     pub(crate) fn file(&self) -> Result<&OpenFile, Errno> {
-        match &self.0.value {
+        match &*self.0 {
             Handle::File(file) => Ok(file),
             Handle::Directory(_) => Err(Errno::BADF),
         }
@@ -100,7 +133,7 @@ impl FileRef {
 
 impl DirectoryRef {
     pub(crate) fn directory(&self) -> Result<&OpenDirectory, Errno> {
-        match &self.0.value {
+        match &*self.0 {
             Handle::Directory(directory) => Ok(directory),
             Handle::File(_) => Err(Errno::BADF),
         }
@@ -109,14 +142,23 @@ impl DirectoryRef {
 
 /// A handle of either kind that is in use.
 #[derive(Debug)]
-pub(crate) struct HandleRef(Used<Handle>);
+pub(crate) struct HandleRef(InUse);
 
 impl HandleRef {
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        match &self.0.value {
-            Handle::File(file) => file.descriptor.as_fd(),
-            Handle::Directory(directory) => directory.descriptor.as_fd(),
-        }
+        self.0.as_fd()
+    }
+}
+
+impl From<FileRef> for HandleRef {
+    fn from(file: FileRef) -> Self {
+        Self(file.0)
+    }
+}
+
+impl From<DirectoryRef> for HandleRef {
+    fn from(directory: DirectoryRef) -> Self {
+        Self(directory.0)
     }
 }
 
@@ -147,7 +189,7 @@ impl Handles {
     ///
     /// EBADF when no file of this number is open.
     pub(crate) fn file(&self, handle: Fh) -> Result<FileRef, Errno> {
-        self.0.using(handle.raw()).map(FileRef).ok_or(Errno::BADF)
+        self.using(handle).map(FileRef)
     }
 
     /// Finds an open directory.
@@ -156,10 +198,7 @@ impl Handles {
     ///
     /// EBADF when no directory of this number is open.
     pub(crate) fn directory(&self, handle: Fh) -> Result<DirectoryRef, Errno> {
-        self.0
-            .using(handle.raw())
-            .map(DirectoryRef)
-            .ok_or(Errno::BADF)
+        self.using(handle).map(DirectoryRef)
     }
 
     /// Finds what is open, a file or a directory.
@@ -168,7 +207,12 @@ impl Handles {
     ///
     /// EBADF when nothing of this number is open.
     pub(crate) fn any(&self, handle: Fh) -> Result<HandleRef, Errno> {
-        self.0.using(handle.raw()).map(HandleRef).ok_or(Errno::BADF)
+        self.using(handle).map(HandleRef)
+    }
+
+    fn using(&self, handle: Fh) -> Result<InUse, Errno> {
+        let row = self.0.using(handle.raw());
+        row.map(InUse::Kept).ok_or(Errno::BADF)
     }
 
     /// Gives a number back; the descriptor closes when its last request is done.

@@ -7,6 +7,7 @@ pub(crate) mod io;
 pub(crate) mod ioctl;
 pub(crate) mod lock;
 pub(crate) mod lookup;
+pub(crate) mod openless;
 pub(crate) mod privileges;
 pub(crate) mod remove;
 pub(crate) mod rename;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use virtiofs_protocol::Validity;
+use virtiofs_protocol::{Access, Validity};
 
 use crate::cache::CachePolicy;
 use crate::casefold::CaseFold;
@@ -127,6 +127,8 @@ pub enum RemoteLocks {
 pub struct Options {
     /// How long the guest may believe what it was told.
     pub cache: CachePolicy,
+    /// Whether the guest may change anything: the session sees to it, and more can be kept where it may not.
+    pub access: Access,
     /// Overrides the policy's validity of names and attributes (`-o timeout=`).
     pub validity: Option<Validity>,
     /// Whether the guest caches writes.
@@ -171,6 +173,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             cache: CachePolicy::Auto,
+            access: Access::ReadWrite,
             validity: None,
             writeback: Writeback::Off,
             readdirplus: ReaddirPlus::ByPolicy,

@@ -1,11 +1,13 @@
 //! What the host's own kernel keeps of a share, by cache policy.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::io::Read;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use rustix::io::Errno;
 use rustix::process::Signal;
 use virtiofs_testkit::bridge::BridgeOptions;
 use virtiofs_testkit::bridge::share::{BridgedShare, Tmpfs, can_mount, skipped};
@@ -162,5 +164,40 @@ fn a_file_that_was_left_alone_is_asked_about_less_often() -> Result<()> {
     fs::write(shared.path().join("old/file"), b"1234")?;
     std::thread::sleep(OVER_A_SECOND);
     ensure!(size(&old)? == 4, "now it is young");
+    share.finish()
+}
+
+/// Linux's client opens nothing then: what it has read it keeps, and the daemon holds no file open.
+#[test]
+fn a_share_that_is_only_read_and_wholly_cached_is_read_without_opening() -> Result<()> {
+    let Some((shared, share)) = share(&["--readonly", "--cache", "always"])? else {
+        return Ok(());
+    };
+    fs::create_dir(shared.path().join("directory"))?;
+    let bytes: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+    for name in ["one", "two", "three"] {
+        fs::write(shared.path().join("directory").join(name), &bytes)?;
+    }
+    let place = share.path().join("directory");
+    for _ in 0..3 {
+        for name in ["one", "two", "three"] {
+            let mut file = fs::File::open(place.join(name))?;
+            let mut read = Vec::new();
+            file.read_to_end(&mut read)?;
+            ensure!(read == bytes, "{name}");
+        }
+        let mut names: Vec<_> = fs::read_dir(&place)?
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect::<Result<_, _>>()?;
+        names.sort();
+        ensure!(names == ["one", "three", "two"], "{names:?}");
+    }
+    // Opened for writing it opens, as nobody is asked, and what is written is refused.
+    let opened = fs::File::options().write(true).open(place.join("one"))?;
+    let written = opened.write_at(b"x", 0);
+    drop(opened);
+    let written = written.err().and_then(|why| why.raw_os_error());
+    ensure!(written == Some(Errno::ROFS.raw_os_error()), "{written:?}");
+    ensure!(fs::read(shared.path().join("directory/one"))? == bytes);
     share.finish()
 }

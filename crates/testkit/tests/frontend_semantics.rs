@@ -40,7 +40,9 @@ const NEVER: u64 = init::NO_OPEN_SUPPORT
     | init::HAS_INODE_DAX
     // The second form is there.
     | init::HANDLE_KILLPRIV
-    | init::MAP_ALIGNMENT;
+    | init::MAP_ALIGNMENT
+    | init::EXPLICIT_INVAL_DATA
+    | init::HAS_IOCTL_DIR;
 
 /// What a guest that offers everything agrees on with a daemon of these arguments.
 fn agreed_with(arguments: &[&str]) -> Result<u64> {

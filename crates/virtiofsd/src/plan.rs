@@ -270,17 +270,21 @@ fn session(cli: &Cli) -> Result<SessionOptions, PlanError> {
         )));
     }
     Ok(SessionOptions {
-        access: if cli.share.readonly {
-            Access::ReadOnly
-        } else {
-            Access::ReadWrite
-        },
+        access: access(cli),
         max_write_bytes: max_write_bytes / PAGE_BYTES * PAGE_BYTES,
         max_readahead_bytes: resources.max_readahead,
         max_background: resources
             .max_background
             .map_or(0, std::num::NonZeroU16::get),
     })
+}
+
+fn access(cli: &Cli) -> Access {
+    if cli.share.readonly {
+        Access::ReadOnly
+    } else {
+        Access::ReadWrite
+    }
 }
 
 fn filesystem(cli: &Cli) -> Result<virtiofs_hostfs::Options, PlanError> {
@@ -299,6 +303,7 @@ fn filesystem(cli: &Cli) -> Result<virtiofs_hostfs::Options, PlanError> {
     }
     Ok(virtiofs_hostfs::Options {
         cache,
+        access: access(cli),
         validity: caching.timeout.map(|time| Validity {
             secs: time.0.as_secs(),
             nanos: time.0.subsec_nanos(),

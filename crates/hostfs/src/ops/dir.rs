@@ -6,14 +6,15 @@ use std::sync::PoisonError;
 
 use virtiofs_protocol::op::{Opendir, Readdir, Releasedir};
 use virtiofs_protocol::{
-    Context, DirEntries, DirEntry, Entry, Errno, Name, NodeId, Opened, Outcome, Push,
+    Context, DirEntries, DirEntry, Entry, Errno, Name, NodeId, Opened, Outcome, Push, Refusal,
 };
 
 use crate::PassthroughFs;
 use crate::handle::cursor::Visit;
-use crate::handle::{Handle, OpenDirectory};
+use crate::handle::{DirectoryRef, Handle, OpenDirectory};
 use crate::inode::Node;
 use crate::inode::key::{Identity, Key};
+use crate::ops::openless::does_without_opendirs;
 use crate::sys;
 
 impl PassthroughFs {
@@ -24,6 +25,9 @@ impl PassthroughFs {
         op: Opendir,
     ) -> Outcome<Opened> {
         let (_, held) = self.directory(cx, node)?;
+        if does_without_opendirs(cx) {
+            return Err(Refusal::Errno(Errno::NOSYS));
+        }
         let proc_self_fd = self.root.proc_self_fd.as_fd();
         let descriptor = self.retried(|| sys::reopen_directory(proc_self_fd, held.as_fd()))?;
         self.leave_atime_alone(descriptor.as_fd(), op.guest_flags);
@@ -47,7 +51,8 @@ impl PassthroughFs {
         into: &mut DirEntries<'_>,
     ) -> Outcome<()> {
         self.node(cx, node)?;
-        self.walk(op, |_, entry, _| Ok(visit(into.push(entry))))?;
+        let open = self.directory_of(cx, node, op.directory)?;
+        walk(&open, op, |_, entry, _| Ok(visit(into.push(entry))))?;
         Ok(())
     }
 
@@ -58,8 +63,9 @@ impl PassthroughFs {
         op: Readdir,
         into: &mut DirEntries<'_>,
     ) -> Outcome<()> {
-        let node = self.node(cx, node)?;
-        self.walk(op, |directory, entry, name| {
+        let parent = self.node(cx, node)?;
+        let open = self.directory_of(cx, node, op.directory)?;
+        walk(&open, op, |directory, entry, name| {
             if !into.takes_plus(entry.name.len()) {
                 return Ok(Visit::Stop);
             }
@@ -67,7 +73,7 @@ impl PassthroughFs {
             let Ok(name) = Name::new(name) else {
                 return Ok(visit(into.push_plus(None, entry)));
             };
-            let looked_up = match self.look_up_listed(cx, &node, directory, name) {
+            let looked_up = match self.look_up_listed(cx, &parent, directory, name) {
                 Ok(found) => Some(found),
                 // Gone since it was listed.
                 Err(Errno::NOENT) => return Ok(Visit::Next),
@@ -100,20 +106,19 @@ impl PassthroughFs {
         }
         self.enter(cx, parent, name, self.found(directory, name)?)
     }
+}
 
-    fn walk(
-        &self,
-        op: Readdir,
-        mut each: impl FnMut(BorrowedFd<'_>, &DirEntry<'_>, &CStr) -> Result<Visit, Errno>,
-    ) -> Result<(), Errno> {
-        let handle = self.handles.directory(op.directory)?;
-        let open = handle.directory()?;
-        let directory = open.descriptor.as_fd();
-        let mut cursor = open.cursor.lock().unwrap_or_else(PoisonError::into_inner);
-        cursor.walk(directory, op.offset, |entry, name| {
-            each(directory, entry, name)
-        })
-    }
+fn walk(
+    open: &DirectoryRef,
+    op: Readdir,
+    mut each: impl FnMut(BorrowedFd<'_>, &DirEntry<'_>, &CStr) -> Result<Visit, Errno>,
+) -> Result<(), Errno> {
+    let open = open.directory()?;
+    let directory = open.descriptor.as_fd();
+    let mut cursor = open.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+    cursor.walk(directory, op.offset, |entry, name| {
+        each(directory, entry, name)
+    })
 }
 
 fn visit(push: Push) -> Visit {

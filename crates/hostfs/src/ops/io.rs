@@ -14,6 +14,7 @@ use crate::PassthroughFs;
 use crate::handle::{Access, Afterwards, Handle, OpenFile, Placement};
 use crate::inode::Node;
 use crate::inode::key::Identity;
+use crate::ops::openless::{NOT_OPENED, does_without_opens};
 use crate::ops::{may_take_long, privileges};
 use crate::options::{DirectIo, NoAtime, RemoteLocks};
 use crate::sys;
@@ -25,6 +26,10 @@ const PAGE_BYTES: u64 = 4096;
 impl PassthroughFs {
     pub(crate) fn op_open(&self, cx: &Context<'_>, node: NodeId, op: Open) -> Outcome<Opened> {
         let node = self.node(cx, node)?;
+        if does_without_opens(cx) {
+            is_regular(&node)?;
+            return Err(Refusal::Errno(Errno::NOSYS));
+        }
         self.open_node(cx, &node, op.options)
     }
 
@@ -34,17 +39,7 @@ impl PassthroughFs {
         node: &Node,
         options: OpenOptions,
     ) -> Outcome<Opened> {
-        match node.value.kind {
-            FileType::RegularFile => {}
-            FileType::Directory => return Err(Refusal::Errno(Errno::ISDIR)),
-            FileType::Symlink => return Err(Refusal::Errno(Errno::LOOP)),
-            // The guest's own kernel serves FIFOs, sockets and devices; here they might block or act.
-            FileType::Fifo
-            | FileType::Socket
-            | FileType::CharacterDevice
-            | FileType::BlockDevice
-            | FileType::Unknown => return Err(Refusal::Errno(Errno::NXIO)),
-        }
+        is_regular(node)?;
         let flags = self.host_flags(cx, options.guest_flags);
         let afterwards = self.afterwards(node, flags, options.guest_flags);
         let rested = (afterwards == Afterwards::Rests)
@@ -155,10 +150,11 @@ impl PassthroughFs {
     pub(crate) fn op_read(
         &self,
         cx: &Context<'_>,
+        node: NodeId,
         op: Read,
         into: GuestPages<'_, Writable>,
     ) -> Outcome<usize> {
-        let file = self.handles.file(op.file)?;
+        let file = self.file_of(cx, node, op.file)?;
         let file = file.file()?;
         may_take_long(cx, &file.mount)?;
         match cx.patience {
@@ -188,6 +184,10 @@ impl PassthroughFs {
     }
 
     pub(crate) fn op_flush(&self, cx: &Context<'_>, op: Flush) -> Outcome<()> {
+        if op.file == NOT_OPENED && does_without_opens(cx) {
+            // Nothing was written and nothing locked: a guest asks no more.
+            return Err(Refusal::Errno(Errno::NOSYS));
+        }
         let file = self.handles.file(op.file)?;
         let file = file.file()?;
         may_take_long(cx, &file.mount)?;
@@ -212,6 +212,21 @@ impl PassthroughFs {
             self.resting.lay(file.node, file.descriptor);
         }
         Ok(())
+    }
+}
+
+/// Refuses to open anything but a regular file.
+pub(crate) fn is_regular(node: &Node) -> Result<(), Errno> {
+    match node.value.kind {
+        FileType::RegularFile => Ok(()),
+        FileType::Directory => Err(Errno::ISDIR),
+        FileType::Symlink => Err(Errno::LOOP),
+        // The guest's own kernel serves FIFOs, sockets and devices; here they might block or act.
+        FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => Err(Errno::NXIO),
     }
 }
 

@@ -3,18 +3,23 @@
 use std::os::fd::BorrowedFd;
 
 use virtiofs_protocol::op::{Ioctl, IoctlCommand};
-use virtiofs_protocol::{Context, Errno, Outcome, Refusal};
+use virtiofs_protocol::{Context, Errno, NodeId, Outcome, Refusal};
 
 use crate::PassthroughFs;
 use crate::ops::sleeps;
 use crate::sys::ioctl::{Command, ioctl, measure_verity};
 
 impl PassthroughFs {
-    pub(crate) fn op_ioctl(&self, cx: &Context<'_>, op: Ioctl<'_>) -> Outcome<Vec<u8>> {
+    pub(crate) fn op_ioctl(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        op: Ioctl<'_>,
+    ) -> Outcome<Vec<u8>> {
         let Some(command) = op.command else {
             return Err(Refusal::Errno(Errno::NOTTY));
         };
-        let handle = self.handles.any(op.file)?;
+        let handle = self.handle_of(cx, node, op.file)?;
         // None has a form that does not sleep, and none is asked often.
         sleeps(cx)?;
         let mut output = carried_out(handle.descriptor(), command, op.input)?;

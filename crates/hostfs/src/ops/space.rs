@@ -2,7 +2,7 @@
 
 use rustix::fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, seek};
 use virtiofs_protocol::op::{CopyFileRange, Fallocate, Lseek, Whence};
-use virtiofs_protocol::{Context, Outcome};
+use virtiofs_protocol::{Context, NodeId, Outcome};
 
 use crate::PassthroughFs;
 use crate::ops::{may_take_long, privileges, sleeps};
@@ -24,8 +24,8 @@ impl PassthroughFs {
     }
 
     /// Moves the open file's own position, which nothing else here uses.
-    pub(crate) fn op_lseek(&self, cx: &Context<'_>, op: Lseek) -> Outcome<u64> {
-        let file = self.handles.file(op.file)?;
+    pub(crate) fn op_lseek(&self, cx: &Context<'_>, node: NodeId, op: Lseek) -> Outcome<u64> {
+        let file = self.file_of(cx, node, op.file)?;
         let file = file.file()?;
         may_take_long(cx, &file.mount)?;
         let target = match op.whence {

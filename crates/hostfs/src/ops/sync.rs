@@ -12,15 +12,15 @@ use crate::inode::{Inode, Node};
 use crate::ops::sleeps;
 
 impl PassthroughFs {
-    pub(crate) fn op_fsync(&self, cx: &Context<'_>, op: Fsync) -> Outcome<()> {
-        let file = self.handles.file(op.file)?;
+    pub(crate) fn op_fsync(&self, cx: &Context<'_>, node: NodeId, op: Fsync) -> Outcome<()> {
+        let file = self.file_of(cx, node, op.file)?;
         let file = file.file()?;
         sleeps(cx)?;
         Ok(durable(file.as_fd(), op.durability)?)
     }
 
-    pub(crate) fn op_fsyncdir(&self, cx: &Context<'_>, op: Fsync) -> Outcome<()> {
-        let handle = self.handles.directory(op.file)?;
+    pub(crate) fn op_fsyncdir(&self, cx: &Context<'_>, node: NodeId, op: Fsync) -> Outcome<()> {
+        let handle = self.directory_of(cx, node, op.file)?;
         let directory = handle.directory()?;
         sleeps(cx)?;
         Ok(durable(directory.descriptor.as_fd(), op.durability)?)

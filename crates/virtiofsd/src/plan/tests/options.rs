@@ -36,7 +36,7 @@ const ROWS: &[(&str, Comes)] = &[
     ("--shared-dir /e", Effect(|plan| plan.shared_dir == std::path::Path::new("/e"))),
     ("-o source=/e=f", Effect(|plan| plan.shared_dir == std::path::Path::new("/e=f"))),
     ("--tag home", Effect(|plan| plan.tag.as_deref() == Some("home"))),
-    ("--readonly", Effect(|plan| plan.session.access == Access::ReadOnly)),
+    ("--readonly", Effect(|plan| [plan.session.access, plan.filesystem.access] == [Access::ReadOnly; 2])),
     ("--announce-submounts", Default),
     ("-o announce_submounts", Default),
     ("--no-announce-submounts", Effect(|plan| plan.filesystem.submounts == Submounts::Hidden)),
