@@ -11,6 +11,7 @@ mod lines;
 mod lints;
 mod man_page;
 mod policy;
+mod rows;
 mod unsafe_islands;
 mod words;
 
@@ -97,6 +98,9 @@ const QUICK: &[(&str, Check)] = &[
     }),
     ("claims of documents", |subject| {
         found(claims::findings(&subject.files))
+    }),
+    ("rows of requests, flags and options", |subject| {
+        found(rows::findings(&subject.files, &rows::options()))
     }),
     ("words", |subject| found(words::findings(&subject.files))),
 ];
