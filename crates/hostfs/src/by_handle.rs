@@ -4,10 +4,11 @@
 //! inode of the store can be opened, so nothing here does it: whoever embeds this crate may lend it [`FileHandles`],
 //! which are asked for a handle when an inode's descriptor is about to be closed, and at no other time.
 
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{OFlags, ftruncate};
 use virtiofs_protocol::{Errno, NodeId};
@@ -60,32 +61,72 @@ impl fmt::Debug for FileHandle {
     }
 }
 
+/// Handles that are lent, and those that were made.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    handles: Box<dyn FileHandles>,
+    /// By inode, but not in its row: who lends no handles pays nothing for them.
+    made: Mutex<HashMap<NodeId, FileHandle>>,
+}
+
+impl Lent {
+    fn made(&self) -> MutexGuard<'_, HashMap<NodeId, FileHandle>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of(&self, node: &Node) -> Option<FileHandle> {
+        self.made().get(&NodeId::from_raw(node.number)).cloned()
+    }
+
+    /// The guest knows the inode no longer.
+    pub(crate) fn forget(&self, node: NodeId) {
+        self.made().remove(&node);
+    }
+
+    /// The guest knows no inode any longer.
+    pub(crate) fn clear(&self) {
+        self.made().clear();
+    }
+}
+
 impl PassthroughFs {
     /// Lends it handles: an inode that lost its name while it held no descriptor is then found all the same.
     #[must_use]
     pub fn with_handles(mut self, handles: impl FileHandles + 'static) -> Self {
-        self.by_handle = Some(Box::new(handles));
+        self.by_handle = Some(Lent {
+            handles: Box::new(handles),
+            made: Mutex::default(),
+        });
         self
     }
 
     /// Sees to it that an inode which is about to lose its descriptor has a handle, where there are any.
     pub(crate) fn make_handle(&self, node: &Node) {
-        let Some(handles) = &self.by_handle else {
+        let Some(lent) = &self.by_handle else {
             return;
         };
-        if node.value.state().handle.is_some() {
+        if lent.of(node).is_some() {
             return;
         }
-        let handle = self.path_of(node).and_then(|path| handles.make(&path));
-        if handle.is_some() {
-            node.value.state().handle = handle;
+        let id = NodeId::from_raw(node.number);
+        if let Some(handle) = self.path_of(node).and_then(|path| lent.handles.make(&path)) {
+            let mut made = lent.made();
+            made.insert(id, handle);
+            // A directory may leave with the last of its entries, unnoticed here.
+            if u64::try_from(made.len()).is_ok_and(|handles| handles > self.known_inodes()) {
+                made.retain(|id, _| self.inodes.get(*id).is_ok());
+            }
+        }
+        // Forgotten meanwhile: whoever forgot it came too early to take this away.
+        if node.value.state().gone {
+            lent.forget(id);
         }
     }
 
     /// Whether the inode would be found without its name.
     pub(crate) fn is_found_by_handle(&self, node: &Node) -> bool {
-        let work = self.by_handle.as_ref().is_some_and(|it| it.work());
-        work && node.value.state().handle.is_some()
+        let lent = self.by_handle.as_ref();
+        lent.is_some_and(|lent| lent.handles.work() && lent.of(node).is_some())
     }
 
     /// Holds an inode that is not where it was seen last.
@@ -118,18 +159,19 @@ impl PassthroughFs {
     }
 
     fn open_by_handle(&self, node: &Node, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let handles = self.by_handle.as_ref().ok_or(Errno::STALE)?;
-        let (handle, key) = {
-            let state = node.value.state();
-            (state.handle.clone().ok_or(Errno::STALE)?, state.key)
-        };
-        let opened = handles.open(&handle, flags).map_err(|errno| match errno {
-            Errno::ACCESS | Errno::PERM => Errno::STALE,
-            errno => errno,
-        });
+        let lent = self.by_handle.as_ref().ok_or(Errno::STALE)?;
+        let handle = lent.of(node).ok_or(Errno::STALE)?;
+        let key = node.value.state().key;
+        let opened = lent
+            .handles
+            .open(&handle, flags)
+            .map_err(|errno| match errno {
+                Errno::ACCESS | Errno::PERM => Errno::STALE,
+                errno => errno,
+            });
         if opened.as_ref().err() == Some(&Errno::STALE) && flags.contains(OFlags::PATH) {
             // An inode that is gone does not come back, and is not asked for again.
-            node.value.state().handle = None;
+            lent.forget(NodeId::from_raw(node.number));
         }
         let opened = opened?;
         // The path may have led elsewhere when the handle was made.

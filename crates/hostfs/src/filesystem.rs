@@ -96,6 +96,9 @@ impl Filesystem for PassthroughFs {
         self.locks.clear();
         self.handles.clear();
         self.resting.clear();
+        if let Some(lent) = &self.by_handle {
+            lent.clear();
+        }
         self.hot.clear();
         self.spellings.clear();
         self.inodes.clear();
@@ -109,6 +112,9 @@ impl Filesystem for PassthroughFs {
     fn forget(&self, node: NodeId, count: u64) {
         if let Some(gone) = self.inodes.forget(node, count) {
             self.resting.forget(node);
+            if let Some(lent) = &self.by_handle {
+                lent.forget(node);
+            }
             self.retired.add(gone);
         }
     }

@@ -16,7 +16,6 @@ use arc_swap::{ArcSwapOption, Guard};
 use rustix::fs::FileType;
 use virtiofs_protocol::{Errno, Name, NodeId};
 
-use crate::by_handle::FileHandle;
 use crate::group_rule::Plain;
 use crate::mounts::Mount;
 use crate::slab::{Row, Used};
@@ -103,8 +102,6 @@ pub(crate) enum Counted {
 pub(crate) struct State {
     pub(crate) key: Key,
     pub(crate) anchor: Option<Anchor>,
-    /// What finds it without a name, from when its descriptor first closes.
-    pub(crate) handle: Option<FileHandle>,
     /// Lookups that the guest has not forgotten.
     pub(crate) lookups: u64,
     /// Inodes anchored in this directory.
@@ -125,7 +122,6 @@ impl Inode {
         let state = State {
             key,
             anchor: None,
-            handle: None,
             lookups: 1,
             children: 0,
             pins: 0,

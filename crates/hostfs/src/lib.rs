@@ -88,7 +88,7 @@ pub struct PassthroughFs {
     inodes: Table,
     hot: Hot,
     handles: Handles,
-    by_handle: Option<Box<dyn FileHandles>>,
+    by_handle: Option<by_handle::Lent>,
     locks: Locks,
     mounts: Mounts,
     reserve: Reserve,
