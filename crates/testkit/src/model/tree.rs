@@ -1,6 +1,7 @@
 //! A whole tree as a value.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -77,6 +78,17 @@ pub(super) fn read(root: &Path) -> Result<BTreeMap<String, Node>> {
         Ok(())
     })?;
     Ok(nodes)
+}
+
+/// Has every file below `root` written to where it is kept. File by file: for FUSE, Linux 6.18 does not wait for what
+/// `syncfs(2)` has begun.
+pub(super) fn sync(root: &Path) -> Result<()> {
+    walk(root, "", &mut |_, path| {
+        if path.symlink_metadata()?.is_file() {
+            File::open(path)?.sync_all()?;
+        }
+        Ok(())
+    })
 }
 
 /// In order of names, directories before what is in them.
