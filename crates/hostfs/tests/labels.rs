@@ -249,6 +249,25 @@ fn labels_are_asked_for_where_the_option_and_the_host_want_them() {
     }
 }
 
+#[test]
+fn a_file_has_its_label_before_its_name_and_a_directory_behind_it() {
+    let share = tempfile::tempdir().unwrap();
+    let guest = Guest::with(share.path(), options(USERS, SecurityLabels::Required));
+    let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap();
+    let watched = WatchFlags::CREATE | WatchFlags::ATTRIB;
+    inotify::add_watch(&events, share.path(), watched).unwrap();
+    let times = |kind: &str| {
+        assert_eq!(make(&guest, kind, LABEL), Ok(()), "{kind}");
+        let seen = happened(&events, -1);
+        seen.iter().filter(|name| *name == kind).count()
+    };
+    // Its creation is all that is heard of the file by its name.
+    assert_eq!(times("write"), 1);
+    assert_eq!(times("read"), 1);
+    assert_eq!(times("node"), 1);
+    assert_eq!(times("directory"), 2);
+}
+
 /// What happened, in order: `c` and a name for each object that got one, `l` for each write to the thread's file.
 fn happened(events: &OwnedFd, fscreate: i32) -> Vec<String> {
     let mut buffer = [MaybeUninit::uninit(); 4096];
