@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use kit::store::Store;
 use kit::{Guest, READ, READ_WRITE, ROOT, WRITE, make_fifo};
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use virtiofs_hostfs::{NoAtime, Options, Submounts};
 use virtiofs_protocol::op::{Durability, Extras, Open, Opendir, Setattr, TimeChange, Whence};
 use virtiofs_protocol::{
@@ -19,6 +20,10 @@ use virtiofs_testkit::bridge::share::{can_mount, skipped};
 use virtiofs_testkit::slowfs::{FILE, SlowFs};
 
 const GIB: u64 = 1 << 30;
+
+/// `O_APPEND` and `O_TRUNC`.
+const APPEND: u32 = 0o2000;
+const TRUNCATE: u32 = 0o1000;
 
 #[test]
 fn syncing_through_a_fifo_does_not_open_it() {
@@ -210,6 +215,29 @@ fn each_mode_of_fallocate_does_what_the_host_does() {
         Err(Errno::OPNOTSUPP)
     );
     assert_eq!(guest.fallocate(open, (0, 0), none), Err(Errno::INVAL));
+}
+
+#[test]
+fn a_file_that_may_only_grow_is_opened_for_appending() {
+    let Some(store) = Store::ext4() else { return };
+    let path = store.path().join("file");
+    std::fs::write(&path, b"content").unwrap();
+    let flagged = std::fs::File::open(&path).unwrap();
+    let flags = ioctl_getflags(&flagged).unwrap();
+    ioctl_setflags(&flagged, flags | IFlags::APPEND).unwrap();
+    let guest = Guest::on(store.path());
+    let node = guest.lookup(ROOT, "file").unwrap().node;
+    for refused in [WRITE, READ_WRITE, WRITE | APPEND | TRUNCATE] {
+        let opened = guest.open(node, refused).map(drop);
+        assert_eq!(opened, Err(Errno::PERM), "{refused:o}");
+    }
+    let file = guest.open(node, WRITE | APPEND).unwrap();
+    assert_eq!(guest.write(node, file, 0, b" grows"), Ok(6));
+    assert_eq!(std::fs::read(&path).unwrap(), b"content grows");
+    // What the guest's page cache holds of a mapping has a place, and cannot be appended.
+    let stored = guest.write_of_the_cache((node, file), 0, b"CONTENT");
+    assert_eq!(stored, Err(Errno::PERM));
+    assert_eq!(std::fs::read(&path).unwrap(), b"content grows");
 }
 
 #[test]

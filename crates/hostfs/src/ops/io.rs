@@ -54,7 +54,13 @@ impl PassthroughFs {
         } else {
             None
         };
-        let file = self.open_again(node, held.as_fd(), flags)?;
+        let file = match self.open_again(node, held.as_fd(), flags) {
+            // A file that may only grow (`chattr +a`) is opened for appending or not at all.
+            Err(Errno::PERM) if placement(cx, options.guest_flags) == Placement::Append => {
+                self.open_again(node, held.as_fd(), flags | OFlags::APPEND)
+            }
+            first => first,
+        }?;
         Ok(self.opened(cx, node, (file, afterwards), options.guest_flags)?)
     }
 
@@ -77,7 +83,7 @@ impl PassthroughFs {
 
     /// The flags that reach the host, of those the guest sent.
     ///
-    /// `O_APPEND` does not: Linux would ignore the offset of every write, those of the guest's page
+    /// `O_APPEND` does not, unless the host insists: Linux would ignore the offset of every write, those of the guest's page
     /// cache included (man 2 pwrite, BUGS). Each write says itself whether it appends.
     pub(crate) fn host_flags(&self, cx: &Context<'_>, guest_flags: u32) -> OFlags {
         let guest = OFlags::from_bits_retain(guest_flags);
@@ -103,19 +109,11 @@ impl PassthroughFs {
         guest_flags: u32,
     ) -> Result<Opened, Errno> {
         self.leave_atime_alone(descriptor.as_fd(), guest_flags);
-        let appends = OFlags::from_bits_retain(guest_flags).contains(OFlags::APPEND);
-        // With a write-back cache the guest knows the size, and its offsets are exact.
-        let writeback = cx.negotiated.flags.contains(InitFlags::WRITEBACK_CACHE);
-        let placement = if appends && !writeback {
-            Placement::Append
-        } else {
-            Placement::Offset
-        };
         let file = OpenFile {
             node: NodeId::from_raw(node.number),
             descriptor,
             mount: Arc::clone(&node.value.mount),
-            placement,
+            placement: placement(cx, guest_flags),
             access: Access::of(guest_flags),
             afterwards,
             flock: (self.options.flocks == RemoteLocks::On).then(Box::default),
@@ -174,6 +172,12 @@ impl PassthroughFs {
         may_take_long(cx, &file.mount)?;
         let flags = match (file.placement, op.origin) {
             (Placement::Append, WriteOrigin::Caller) => RWF_APPEND,
+            // The host would append what has a place of its own, where the file may only grow.
+            (Placement::Append, WriteOrigin::PageCache)
+                if fcntl_getfl(file)?.contains(OFlags::APPEND) =>
+            {
+                return Err(Refusal::Errno(Errno::PERM));
+            }
             (Placement::Append, WriteOrigin::PageCache) | (Placement::Offset, _) => 0,
         };
         self.drop_renamed_capability(cx, file)?;
@@ -227,6 +231,18 @@ pub(crate) fn is_regular(node: &Node) -> Result<(), Errno> {
         | FileType::CharacterDevice
         | FileType::BlockDevice
         | FileType::Unknown => Err(Errno::NXIO),
+    }
+}
+
+/// How the guest's writes find their place.
+fn placement(cx: &Context<'_>, guest_flags: u32) -> Placement {
+    let appends = OFlags::from_bits_retain(guest_flags).contains(OFlags::APPEND);
+    // With a write-back cache the guest knows the size, and its offsets are exact.
+    let writeback = cx.negotiated.flags.contains(InitFlags::WRITEBACK_CACHE);
+    if appends && !writeback {
+        Placement::Append
+    } else {
+        Placement::Offset
     }
 }
 

@@ -342,10 +342,31 @@ impl Guest {
 
     pub(crate) fn write_with(
         &self,
-        (node, file): (NodeId, Fh),
+        open: (NodeId, Fh),
         at: u64,
         bytes: &[u8],
         kill_privileges: KillPrivileges,
+    ) -> Result<usize, Errno> {
+        self.write_from(open, at, bytes, (WriteOrigin::Caller, kill_privileges))
+    }
+
+    /// Writes what the guest's page cache holds.
+    pub(crate) fn write_of_the_cache(
+        &self,
+        open: (NodeId, Fh),
+        at: u64,
+        bytes: &[u8],
+    ) -> Result<usize, Errno> {
+        let how = (WriteOrigin::PageCache, KillPrivileges::No);
+        self.write_from(open, at, bytes, how)
+    }
+
+    fn write_from(
+        &self,
+        (node, file): (NodeId, Fh),
+        at: u64,
+        bytes: &[u8],
+        (origin, kill_privileges): (WriteOrigin, KillPrivileges),
     ) -> Result<usize, Errno> {
         let mut bytes = bytes.to_vec();
         let mut piece = IoVec::default();
@@ -353,7 +374,7 @@ impl Guest {
             file,
             offset: offset(at),
             size_bytes: bytes.len(),
-            origin: WriteOrigin::Caller,
+            origin,
             kill_privileges,
         };
         let from = GuestPages::from_bytes(&mut bytes, &mut piece);
