@@ -11,7 +11,7 @@ use std::time::Duration;
 use kit::store::Store;
 use kit::{Guest, READ, READ_WRITE, ROOT, WRITE, make_fifo};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
-use virtiofs_hostfs::{NoAtime, Options, Submounts};
+use virtiofs_hostfs::{NoAtime, Options, Submounts, Writeback};
 use virtiofs_protocol::op::{Durability, Extras, Open, Opendir, Setattr, TimeChange, Whence};
 use virtiofs_protocol::{
     Errno, FallocateMode, FileOffset, Filesystem, FopenFlags, InitFlags, NodeId, Timestamp,
@@ -215,6 +215,26 @@ fn each_mode_of_fallocate_does_what_the_host_does() {
         Err(Errno::OPNOTSUPP)
     );
     assert_eq!(guest.fallocate(open, (0, 0), none), Err(Errno::INVAL));
+}
+
+/// What is still in the guest would be a hole to who copies the file.
+#[test]
+fn nothing_is_searched_while_the_guest_writes_back_later() {
+    let share = tempfile::tempdir().unwrap();
+    let through = Guest::on(share.path());
+    let (entry, file) = through.create(ROOT, "file", READ_WRITE).unwrap();
+    through.write(entry.node, file, 0, b"content").unwrap();
+    assert_eq!(through.lseek((entry.node, file), 3, Whence::Data), Ok(3));
+    let options = Options {
+        writeback: Writeback::On,
+        ..Options::default()
+    };
+    let later = Guest::with(share.path(), options);
+    let node = later.lookup(ROOT, "file").unwrap().node;
+    let file = later.open(node, READ).unwrap();
+    for whence in [Whence::Data, Whence::Hole] {
+        assert_eq!(later.lseek((node, file), 3, whence), Err(Errno::NOSYS));
+    }
 }
 
 #[test]

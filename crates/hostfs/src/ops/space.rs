@@ -2,7 +2,7 @@
 
 use rustix::fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, seek};
 use virtiofs_protocol::op::{CopyFileRange, Fallocate, Lseek, Whence};
-use virtiofs_protocol::{Context, NodeId, Outcome};
+use virtiofs_protocol::{Context, Errno, InitFlags, NodeId, Outcome, Refusal};
 
 use crate::PassthroughFs;
 use crate::ops::{may_take_long, privileges, sleeps};
@@ -24,7 +24,13 @@ impl PassthroughFs {
     }
 
     /// Moves the open file's own position, which nothing else here uses.
+    ///
+    /// ENOSYS with a write-back cache, for good: the guest asks without writing back first, and what is not here yet
+    /// would be a hole to who copies the file. The guest then takes all of it for data.
     pub(crate) fn op_lseek(&self, cx: &Context<'_>, node: NodeId, op: Lseek) -> Outcome<u64> {
+        if cx.negotiated.flags.contains(InitFlags::WRITEBACK_CACHE) {
+            return Err(Refusal::Errno(Errno::NOSYS));
+        }
         let file = self.file_of(cx, node, op.file)?;
         let file = file.file()?;
         may_take_long(cx, &file.mount)?;
