@@ -274,6 +274,25 @@ fn a_file_that_the_host_replaces_is_never_taken_for_the_old_one() {
     assert_eq!(guest.contents(entry.node).unwrap(), b"another");
 }
 
+/// As a file's handle does, which is what the question comes from.
+#[test]
+fn a_file_that_was_removed_is_not_found_by_itself() {
+    use LookupName::Myself;
+    let share = tempfile::tempdir().unwrap();
+    std::fs::write(share.path().join("file"), b"").unwrap();
+    let guest = Guest::on(share.path());
+    let file = guest.lookup(ROOT, "file").unwrap().node;
+    guest.link(file, ROOT, "second").unwrap();
+    guest.unlink(ROOT, "file").unwrap();
+    assert_eq!(guest.lookup_dots(file, Myself).unwrap().node, file);
+    let open = guest.open(file, READ).unwrap();
+    guest.unlink(ROOT, "second").unwrap();
+    assert_eq!(guest.lookup_dots(file, Myself), Err(Errno::STALE));
+    // Who has it open keeps it.
+    assert_eq!(guest.getattr(file).unwrap().nlink, 0);
+    assert_eq!(guest.read(file, open, 0, 10), Ok(Vec::new()));
+}
+
 /// What was seen last says that each of the two lies in the other one.
 #[test]
 fn directories_that_the_host_turned_inside_out_and_removed_are_gone_and_no_more() {

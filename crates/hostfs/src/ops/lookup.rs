@@ -49,6 +49,11 @@ impl PassthroughFs {
             }
             LookupName::Myself => {
                 let node = self.node(cx, parent)?;
+                // A guest that has the file open knows it and does not ask: who asks has a handle
+                // of it, and no handle leads to a file that was removed (open_by_handle_at, ESTALE).
+                if self.stat(&node)?.stx_nlink == 0 {
+                    return Err(Refusal::Errno(Errno::STALE));
+                }
                 self.once_more(cx, &node)
             }
             LookupName::Parent => self.directory_above(cx, parent),
