@@ -27,6 +27,7 @@ mod polling;
 mod pool;
 mod ring;
 mod seat;
+mod sync;
 mod used;
 mod worker;
 

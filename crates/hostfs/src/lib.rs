@@ -42,6 +42,7 @@ mod resting;
 mod retired;
 mod root;
 mod slab;
+mod sync;
 mod sys;
 #[cfg(test)]
 mod testing;

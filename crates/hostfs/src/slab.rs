@@ -5,12 +5,12 @@
 //! until the last reader lets go of it. Inserting and removing share one lock.
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
-use arc_swap::{ArcSwapOption, Guard};
+use crate::sync::{ArcSwapOption, Guard, Mutex, MutexGuard, in_a_model, is_planted};
 
 /// Slots of the first chunk; each further chunk doubles the table.
-const FIRST_CHUNK: usize = 1024;
+const FIRST_CHUNK: usize = in_a_model(4, 1024);
 /// 2^10 times 2^22 slots: more than a 32-bit index counts.
 const CHUNKS: usize = 23;
 
@@ -92,7 +92,8 @@ impl<T> Slab<T> {
     /// As [`Slab::get`], for the time of a request.
     pub(crate) fn using(&self, number: u64) -> Option<Used<T>> {
         let row = self.slot(index_of(number))?.load();
-        let is_it = row.as_ref().is_some_and(|row| row.number == number);
+        let any = is_planted("takes any row of the slot");
+        let is_it = row.as_ref().is_some_and(|row| row.number == number || any);
         is_it.then_some(Used(row))
     }
 
@@ -109,6 +110,10 @@ impl<T> Slab<T> {
         let slot = self.slot(index)?;
         if slot.load().as_ref().is_none_or(|row| row.number != number) {
             return None;
+        }
+        if is_planted("looks and takes in two steps") {
+            drop(free);
+            free = self.free();
         }
         let row = slot.swap(None);
         free.given_back.push(index);
@@ -182,6 +187,9 @@ fn index_of(number: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(model)]
+    mod model;
 
     #[test]
     fn numbers_start_at_one_and_are_never_used_twice() {

@@ -1,8 +1,9 @@
 //! Cancellation of a parked request.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-
 use rustix::io::Errno;
+
+use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::is_planted;
 
 /// Why everything that waits is given up at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,9 @@ impl Cancel {
 
     /// Marks the request as no longer waited for.
     pub fn hang_up(&self) {
+        if is_planted("hangs up only what nobody has given up") {
+            return self.unless_given_up(Self::HUNG_UP);
+        }
         self.0.store(Self::HUNG_UP, Ordering::Release);
     }
 

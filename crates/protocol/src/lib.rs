@@ -31,6 +31,7 @@ mod pages;
 mod reply;
 mod request;
 mod session;
+mod sync;
 #[cfg(test)]
 mod testing;
 #[cfg(all(fuzzing, not(test)))]

@@ -5,8 +5,7 @@
 //! end by themselves, one that found nothing is remembered.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use rustix::io::Errno;
 
@@ -14,6 +13,8 @@ use crate::cancel::Cancel;
 use crate::filesystem::Lane;
 use crate::ids::{Fh, LockOwner, NodeId, Unique};
 use crate::op::LockKind;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard, is_planted};
 
 /// Most requests that wait for a lock at once; ENOLCK beyond. The device lowers it where a ring is small.
 pub const MOST_LOCK_WAITS: usize = 64;
@@ -118,6 +119,10 @@ impl Waiting {
                 cancel.interrupt();
             }
         }
+        if is_planted("parks what was not looked for any more") {
+            drop(rows);
+            rows = self.rows();
+        }
         let row = rows.next;
         rows.next += 1;
         rows.rows.insert(
@@ -133,7 +138,8 @@ impl Waiting {
 
     pub(crate) fn leave(&self, ticket: &Ticket) {
         let row = self.rows().rows.remove(&ticket.row);
-        if row.is_some_and(|row| row.claim.is_some()) {
+        let keeps = is_planted("keeps the place of who was hung up") && ticket.is_hung_up();
+        if row.is_some_and(|row| row.claim.is_some()) && !keeps {
             self.claims.fetch_sub(1, Ordering::Release);
         }
     }
@@ -192,7 +198,7 @@ impl Waiting {
             > 0
     }
 
-    fn rows(&self) -> std::sync::MutexGuard<'_, Rows> {
+    fn rows(&self) -> MutexGuard<'_, Rows> {
         // The map is never left half changed, so a panic elsewhere does not spoil it.
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -201,6 +207,9 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(model)]
+    mod model;
 
     fn number(raw: u64) -> Unique {
         Unique::from_raw(raw)

@@ -8,6 +8,8 @@ pub mod frontend;
 pub mod fuse;
 pub mod guest;
 pub mod model;
+#[cfg(model)]
+pub mod orders;
 pub mod program;
 pub mod slowfs;
 pub mod suites;

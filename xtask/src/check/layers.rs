@@ -69,6 +69,7 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
         &[
             "anyhow",
             "libc",
+            "loom",
             "rustix",
             "tempfile",
             "thiserror",

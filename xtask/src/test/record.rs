@@ -19,6 +19,18 @@ pub(super) struct Entry {
     pub(super) time: Duration,
 }
 
+impl Entry {
+    /// The result of a suite without a test that was asked for.
+    pub(super) fn nothing(name: String) -> Self {
+        Self {
+            name,
+            results: Vec::new(),
+            tally: Tally::default(),
+            time: Duration::ZERO,
+        }
+    }
+}
+
 /// All results of one run.
 pub(super) struct Report {
     stamp: repo::Stamp,

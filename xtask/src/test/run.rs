@@ -11,16 +11,29 @@ use anyhow::{Context, Result};
 
 use super::Surroundings;
 use super::record::Entry;
-use super::suites::Suite;
+use super::suites::{Suite, Tests};
 use super::tally::{Echo, Reader};
 
 /// Runs a suite, showing what it prints, and counts.
 pub(super) fn suite(suite: Suite, surroundings: &Surroundings) -> Result<Entry> {
-    let Suite { name, mut command } = suite;
+    let Suite {
+        name,
+        mut command,
+        tests,
+    } = suite;
     println!("\n== {name}");
-    command
-        .args(surroundings.filters_in(&name))
-        .arg("--show-output");
+    match tests {
+        Tests::All => command.args(surroundings.filters_in(&name)),
+        Tests::Named(mut tests) => {
+            let whole = surroundings.admits(&name);
+            tests.retain(|test| whole || surroundings.admits(test));
+            if tests.is_empty() {
+                return Ok(Entry::nothing(name));
+            }
+            command.arg("--exact").args(tests)
+        }
+    };
+    command.arg("--show-output");
     command.envs(
         surroundings
             .environment

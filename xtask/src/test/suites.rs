@@ -14,6 +14,15 @@ use crate::repo;
 pub(super) struct Suite {
     pub(super) name: String,
     pub(super) command: Command,
+    pub(super) tests: Tests,
+}
+
+/// Which tests of a program are meant.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Tests {
+    All,
+    /// These, by their whole names.
+    Named(Vec<String>),
 }
 
 /// A test binary as cargo reports it.
@@ -51,14 +60,49 @@ pub(super) fn build() -> Result<Vec<Suite>> {
         .iter()
         .flat_map(|binary| in_each_sandbox(binary, &daemon))
         .collect();
+    suites.extend(models()?);
     let mut documentation = Command::new("cargo");
     documentation.args(["test", "--quiet", "--workspace", "--doc", "--"]);
     documentation.current_dir(repo::root());
     suites.push(Suite {
         name: "documentation".to_owned(),
         command: documentation,
+        tests: Tests::All,
     });
     Ok(suites)
+}
+
+/// Crates with models of what threads share, in modules `model` of their unit tests.
+const MODELLED: &[&str] = &["virtiofs-protocol", "virtiofs-hostfs", "virtiofs-device"];
+
+/// Unit tests, built with a checker's types in place of those that threads share: the models alone run so.
+fn models() -> Result<Vec<Suite>> {
+    let mut cargo = Command::new("cargo");
+    cargo.args([
+        "test",
+        "--lib",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ]);
+    cargo.args(MODELLED.iter().flat_map(|package| ["--package", package]));
+    // A folder of its own: with other flags everything is another build.
+    cargo
+        .arg("--target-dir")
+        .arg(repo::target_dir().join("model"));
+    let messages = build::messages(cargo.env("RUSTFLAGS", "--cfg model"))?;
+    let binaries = messages.iter().filter_map(binary);
+    binaries.map(|binary| model(&binary)).collect()
+}
+
+fn model(binary: &Binary) -> Result<Suite> {
+    let list = repo::output(Command::new(&binary.executable).args(["--list", "--format=terse"]))?;
+    let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
+    let models = names.filter(|name| name.contains("::model::"));
+    Ok(Suite {
+        name: format!("{} in every order", binary.name),
+        command: Command::new(&binary.executable),
+        tests: Tests::Named(models.map(str::to_owned).collect()),
+    })
 }
 
 /// The test binary that a message of cargo announces, if it does.
@@ -141,6 +185,7 @@ fn suite(binary: &Binary, daemon: &Path) -> Suite {
     Suite {
         name: binary.name.clone(),
         command,
+        tests: Tests::All,
     }
 }
 

@@ -5,11 +5,14 @@
 //! some ten bytes. Its locks come before an inode's state.
 
 use std::hash::{BuildHasher, Hash};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-const SHARDS: usize = 64;
+use crate::sync::{Mutex, MutexGuard, in_a_model};
+
+/// One in a model: into which of several a value falls would be left to chance.
+const SHARDS: usize = in_a_model(1, 64);
 
 /// A slot, and by what it is found: kept, so that growing asks no row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
