@@ -112,7 +112,7 @@ impl Sanitizer {
 
 /// A program in `fuzz/src/bin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Target {
+pub(crate) enum Target {
     /// The bytes of one request
     Request,
     /// Guest memory with a ring in it
@@ -124,9 +124,10 @@ enum Target {
 }
 
 impl Target {
-    const ALL: &'static [Self] = &[Self::Request, Self::Ring, Self::Messages, Self::Session];
+    pub(crate) const ALL: &'static [Self] =
+        &[Self::Request, Self::Ring, Self::Messages, Self::Session];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Request => "request",
             Self::Ring => "ring",
@@ -136,7 +137,7 @@ impl Target {
     }
 
     /// Longest input tried, in bytes: above it nothing new is said, only more slowly.
-    fn input_bytes_max(self) -> u32 {
+    pub(crate) fn input_bytes_max(self) -> u32 {
         match self {
             Self::Request => 6000,
             Self::Ring => 3000,
@@ -147,7 +148,7 @@ impl Target {
 }
 
 /// The platform is named, so that only the targets are instrumented and no build script.
-const PLATFORM: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 
 /// Coverage as libFuzzer reads it.
 const FLAGS: &[&str] = &[
@@ -160,7 +161,7 @@ const FLAGS: &[&str] = &[
 ];
 
 /// libFuzzer is C++.
-const NEEDED: &[(&str, &str)] = &[("c++", "g++")];
+pub(crate) const NEEDED: &[(&str, &str)] = &[("c++", "g++")];
 
 /// A single input may take so long before it counts as a hang.
 const INPUT_LIMIT: Duration = Duration::from_secs(20);
@@ -221,7 +222,7 @@ fn build(sanitizer: Sanitizer, planted: bool) -> Result<PathBuf> {
     Ok(folder.join(PLATFORM).join("release"))
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     repo::target_dir().join("fuzz")
 }
 
@@ -313,7 +314,7 @@ fn where_the_input_is(target: Target, artifacts: &Path) -> String {
 }
 
 /// Folders of a target below `root`: seeds, corpus and what crashed.
-fn folders(root: &Path, target: Target) -> Result<[PathBuf; 3]> {
+pub(crate) fn folders(root: &Path, target: Target) -> Result<[PathBuf; 3]> {
     let folders = ["seeds", "corpus", "artifacts"].map(|kind| root.join(kind).join(target.name()));
     for folder in &folders {
         fs::create_dir_all(folder)?;

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask check`, `test`, `ci`, `demo`, `bench`, `fuzz` and `man`.
+//! The project's own commands: `cargo xtask check`, `test`, `ci`, `demo`, `bench`, `fuzz`, `coverage` and `man`.
 //!
 //! Each command is one module with a `run`. A command succeeds or says in one
 //! chain of causes what went wrong; only `main` turns that into an exit code.
@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod check;
 mod ci;
+mod coverage;
 mod demo;
 mod fuzz;
 mod man;
@@ -37,6 +38,8 @@ enum Command {
     Bench(bench::Args),
     /// Feeds hostile bytes to requests, sessions, rings and vhost-user messages
     Fuzz(fuzz::Args),
+    /// Measures which lines of the parser, chains and messages the fuzz targets reach
+    Coverage(coverage::Args),
     /// Boots a guest that mounts a directory through the daemon and works in it
     Demo(demo::Args),
     /// Writes docs/virtiofsd.1 from the command line's own description
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Coverage(args) => coverage::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Man => man::run(),
         Command::Ci => ci::run(),
