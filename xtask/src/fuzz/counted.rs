@@ -60,9 +60,9 @@ pub(super) fn run(plan: &Plan, target: Target, count: Count) -> Result<()> {
     let (mut execs, mut findings) = (0, 0);
     // Each is read to its end while the others run on: what a quiet target says fits into a pipe.
     for job in jobs {
-        let (said, succeeded) = outcome(job)?;
+        let (said, end) = outcome(job)?;
         execs += executed(&said).unwrap_or(0);
-        if !succeeded {
+        if end == End::Found {
             findings += 1;
             eprintln!("{said}");
         }
@@ -87,14 +87,28 @@ pub(super) fn run(plan: &Plan, target: Target, count: Count) -> Result<()> {
     Ok(())
 }
 
-/// What a process said, and whether it found nothing.
-fn outcome(mut job: Child) -> Result<(String, bool)> {
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It found nothing: all was done, or it was told to stop and has counted until then.
+    Nothing,
+    Found,
+}
+
+/// libFuzzer's exit code after SIGINT or SIGTERM (`-interrupted_exitcode`).
+const INTERRUPTED: i32 = 72;
+
+/// What a process said, and how it ended.
+fn outcome(mut job: Child) -> Result<(String, End)> {
     let mut said = Vec::new();
     if let Some(mut errors) = job.stderr.take() {
         errors.read_to_end(&mut said)?;
     }
-    let succeeded = job.wait()?.success();
-    Ok((String::from_utf8_lossy(&said).into_owned(), succeeded))
+    let end = match job.wait()?.code() {
+        Some(0 | INTERRUPTED) => End::Nothing,
+        Some(_) | None => End::Found,
+    };
+    Ok((String::from_utf8_lossy(&said).into_owned(), end))
 }
 
 /// The count in libFuzzer's statistics.
@@ -151,7 +165,23 @@ fn with_row(mut page: String, stamp: &Stamp, row: &Row) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+
+    #[test]
+    fn a_process_that_was_told_to_stop_has_found_nothing() {
+        let end = |script: &str| {
+            let mut command = Command::new("sh");
+            let job = command.args(["-c", script]).stderr(Stdio::piped());
+            outcome(job.spawn().unwrap()).unwrap()
+        };
+        assert_eq!(end("echo x >&2"), ("x\n".to_owned(), End::Nothing));
+        assert_eq!(end("exit 72").1, End::Nothing);
+        for found in ["exit 77", "exit 70", "kill -ABRT $$"] {
+            assert_eq!(end(found).1, End::Found, "{found}");
+        }
+    }
 
     #[test]
     fn executions_are_those_that_libfuzzer_counts() {
