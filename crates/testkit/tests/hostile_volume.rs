@@ -72,8 +72,8 @@ impl Guest {
     fn ask(&mut self, noise: &mut Noise) -> Result<()> {
         let code = loop {
             let code = u32::try_from(noise.next() % CODES)?;
-            // They would end what is to be filled.
-            if code != opcode::DESTROY && code != opcode::INIT {
+            // They would end what is to be filled, or wait for a lock that nobody gives back.
+            if ![opcode::DESTROY, opcode::INIT, opcode::SETLKW].contains(&code) {
                 break code;
             }
         };
@@ -154,7 +154,7 @@ fn form(code: u32) -> (u64, u64) {
         opcode::RELEASE | opcode::RELEASEDIR | opcode::FLUSH | opcode::LSEEK => (3, 0),
         opcode::FALLOCATE => (4, 0),
         opcode::READ | opcode::WRITE | opcode::READDIR | opcode::READDIRPLUS => (5, 0),
-        opcode::GETLK | opcode::SETLK | opcode::SETLKW => (6, 0),
+        opcode::GETLK | opcode::SETLK => (6, 0),
         opcode::COPY_FILE_RANGE => (7, 0),
         opcode::SETATTR => (11, 0),
         _ => (0, 0),
