@@ -305,13 +305,28 @@ impl PassthroughFs {
         Ok(stat)
     }
 
+    /// Whatever is rare stands apart: what is left here hands on the kernel's answer as it lies.
     fn stat_wherever(&self, node: &Node) -> Result<Statx, Errno> {
         let lent = node.value.lent();
-        let Some(held) = lent.as_ref() else {
-            return self
-                .stat_by_anchor(node)
-                .or_else(|_| sys::stat_fd(self.descriptor(node)?));
-        };
+        match lent.as_ref() {
+            Some(held) if held.is_seen() && node.value.mount.identity == Identity::Birth => {
+                self.hot.stir();
+                sys::stat_fd(held)
+            }
+            Some(held) => self.stat_doubtful(node, held),
+            None => self.stat_not_held(node),
+        }
+    }
+
+    #[inline(never)]
+    fn stat_not_held(&self, node: &Node) -> Result<Statx, Errno> {
+        self.stat_by_anchor(node)
+            .or_else(|_| sys::stat_fd(self.descriptor(node)?))
+    }
+
+    /// By a descriptor that may not be the inode's, or under which its identity may have changed.
+    #[inline(never)]
+    fn stat_doubtful(&self, node: &Node, held: &Arc<Held>) -> Result<Statx, Errno> {
         self.hot.stir();
         let stat = sys::stat_fd(held)?;
         if !held.is_seen() {
@@ -320,9 +335,6 @@ impl PassthroughFs {
             } else {
                 sys::stat_fd(self.descriptor(node)?)
             };
-        }
-        if node.value.mount.identity == Identity::Birth {
-            return Ok(stat);
         }
         let key = Key::new(&stat, node.value.mount.identity);
         if node.value.state().key != key {
