@@ -11,13 +11,13 @@ use super::KIB;
 use super::files::{O_RDWR, known_file, open_file};
 use super::work::Work;
 
-pub(super) fn open_release(guest: &mut Guest) -> Result<Work> {
+pub(super) fn open_release(guest: &mut Guest, flags: u32) -> Result<Work> {
     let node = known_file(guest)?;
     Ok(Work::new(move |guest, depth| {
         let mut handles = [0; DEPTH_MAX as usize];
         guest.together(
             depth,
-            |_| Request::open(node, O_RDWR),
+            |_| Request::open(node, flags),
             |number, client, answer| {
                 client.check(answer)?;
                 handles[usize::from(number)] = client.body::<OpenOut>(answer)?.fh;

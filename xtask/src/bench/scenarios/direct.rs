@@ -75,10 +75,10 @@ pub(super) fn getxattr(place: &Path) -> Result<Direct> {
     }))
 }
 
-pub(super) fn open_release(place: &Path) -> Result<Direct> {
+pub(super) fn open_release(place: &Path, access: OFlags) -> Result<Direct> {
     let held = held(place)?;
     Ok(Box::new(move || {
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         drop(openat(&held, KNOWN, flags, Mode::empty())?);
         Ok(())
     }))

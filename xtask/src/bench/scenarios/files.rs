@@ -33,6 +33,7 @@ pub(super) fn open_file(guest: &mut Guest) -> Result<(u64, u64)> {
 }
 
 /// Flags of OPEN and CREATE are Linux's, as on x86-64.
+pub(super) const O_RDONLY: u32 = 0;
 pub(super) const O_RDWR: u32 = 0o2;
 pub(super) const O_CREAT: u32 = 0o100;
 pub(super) const O_EXCL: u32 = 0o200;

@@ -17,9 +17,11 @@ mod work;
 use std::path::Path;
 
 use anyhow::Result;
+use rustix::fs::OFlags;
 use virtiofs_testkit::fuse::abi::fattr;
 
 use super::guest::Guest;
+use files::{O_RDONLY, O_RDWR};
 
 pub(super) use direct::Direct;
 pub(super) use work::Work;
@@ -67,9 +69,16 @@ const SCENARIOS: &[Scenario] = &[
         .like(direct::lookup_missing),
     row("LOOKUP, known, + FORGET", 500, attributes::lookup_forget).within(1.0),
     row("GETXATTR", 1000, attributes::getxattr).like(direct::getxattr),
-    row("OPEN + RELEASE", 500, contents::open_release)
-        .within(2.0)
-        .like(direct::open_release),
+    row("OPEN + RELEASE, reading", 500, |guest| {
+        contents::open_release(guest, O_RDONLY)
+    })
+    .within(2.0)
+    .like(|place| direct::open_release(place, OFlags::RDONLY)),
+    row("OPEN + RELEASE, reading and writing", 500, |guest| {
+        contents::open_release(guest, O_RDWR)
+    })
+    .within(2.0)
+    .like(|place| direct::open_release(place, OFlags::RDWR)),
     row("READ 4 KiB", 1000, |guest| contents::read(guest, 4 * KIB))
         .within(1.0)
         .like(|place| direct::read(place, 4 * KIB)),
