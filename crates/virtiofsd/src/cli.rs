@@ -128,7 +128,7 @@ pub struct ShareArgs {
     #[arg(long, value_name = "RULE")]
     pub casefold: Option<CasefoldName>,
 
-    /// Name inodes by file handle instead of by an open descriptor [default: never]
+    /// Find inodes that the host has renamed by file handle, through a process that alone may open them [default: never]
     #[arg(long, value_name = "WHEN", require_equals = true, ignore_case = true)]
     pub inode_file_handles: Option<FileHandlesName>,
 }

@@ -20,7 +20,7 @@ pub fn refuse(listen: &Listen) -> Result<(), String> {
         Listen::Socket { .. } => None,
         Listen::Descriptor(number) => Some(*number),
     };
-    sys::close_all_but(kept)
+    sys::close_all_but(kept.as_slice())
         .map_err(|error| format!("closing inherited descriptors: {error}; Linux 5.9 is needed"))?;
     let nothing = File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
     dup2_stdin(nothing).map_err(|errno| format!("standard input: {errno}"))

@@ -3,10 +3,11 @@
 //! [`cli`] says what can be asked for, [`compat`] turns the older `-o` spellings into the same
 //! struct, [`plan`] decides what is going to happen and knows every rule between options.
 //! [`share`] looks at what is to be shared, [`socket`] and [`pid_file`] make what the front-end needs, [`sandbox`]
-//! leaves everything else behind, and [`serve`] accepts connections; [`helper`] waits outside for it to end. [`inheritance`],
+//! leaves everything else behind, [`broker`] opens file handles for it where they are wanted, and [`serve`] accepts connections; [`helper`] waits outside for it to end. [`inheritance`],
 //! [`background`] and [`logging`] are what a process has to do with whoever started it.
 
 pub mod background;
+pub mod broker;
 pub mod cli;
 pub mod compat;
 pub mod helper;

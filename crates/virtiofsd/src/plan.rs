@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::thread::CapabilitySet;
 use virtiofs_device::Polling;
 use virtiofs_hostfs::{
     CachePolicy, CaseFold, DirectIo, IdMap, Identities, IdmappedMounts, KillPrivilegesV2, NoAtime,
@@ -95,6 +96,8 @@ pub struct Plan {
     pub session: SessionOptions,
     /// Choices of the file system; its descriptor budget comes from the limit that is got.
     pub filesystem: virtiofs_hostfs::Options,
+    /// Whether inodes are found by file handles where names do not help.
+    pub file_handles: FileHandlesName,
     /// How the daemon is confined.
     pub sandbox: SandboxName,
     /// Users of the sandbox's user namespace; where there are none, those it can have.
@@ -141,10 +144,11 @@ impl Plan {
             tag: cli.share.tag.as_ref().map(|tag| tag.as_str().to_owned()),
             session: session(cli)?,
             filesystem: filesystem(cli)?,
+            file_handles: file_handles(cli),
             sandbox: cli.confinement.sandbox.unwrap_or(SandboxName::Namespace),
             uid_map: cli.identity.uid_map.clone(),
             gid_map: cli.identity.gid_map.clone(),
-            modcaps: cli.confinement.modcaps.unwrap_or_default(),
+            modcaps: modcaps(cli),
             seccomp: cli.confinement.seccomp.unwrap_or(SeccompName::Kill),
             store_threads: cli
                 .resources
@@ -190,10 +194,6 @@ fn nothing_to_share() -> PlanError {
 /// Never accepted and ignored: what is not built yet ends the start.
 fn refuse_what_is_missing(cli: &Cli) -> Result<(), PlanError> {
     let missing = [
-        (
-            "--inode-file-handles=mandatory",
-            cli.share.inode_file_handles == Some(FileHandlesName::Mandatory),
-        ),
         ("--migration-mode", cli.migration.migration_mode.is_some()),
         (
             "--migration-on-error",
@@ -214,6 +214,21 @@ fn refuse_what_is_missing(cli: &Cli) -> Result<(), PlanError> {
         ))),
         None => Ok(()),
     }
+}
+
+fn file_handles(cli: &Cli) -> FileHandlesName {
+    let asked = cli.share.inode_file_handles;
+    asked.unwrap_or(FileHandlesName::Never)
+}
+
+/// The capability that opens file handles is the broker's where there are any: who asks for both, as for other daemons,
+/// gets that, and not a server that can leave its sandbox.
+fn modcaps(cli: &Cli) -> CapabilityChanges {
+    let mut changes = cli.confinement.modcaps.unwrap_or_default();
+    if file_handles(cli) != FileHandlesName::Never {
+        changes.keep -= CapabilitySet::DAC_READ_SEARCH;
+    }
+    changes
 }
 
 /// Only the namespace mode has a user namespace to map ids into.
@@ -430,10 +445,6 @@ fn xattr(attributes: &AttributeArgs) -> Result<XattrPolicy, PlanError> {
 /// What holds less than its words say, one line each.
 fn warnings(cli: &Cli) -> Vec<String> {
     let weaker = [
-        (
-            cli.share.inode_file_handles == Some(FileHandlesName::Prefer),
-            "--inode-file-handles=prefer: no file handles are used; inodes are held by descriptors and names",
-        ),
         (
             cli.confinement.sandbox == Some(SandboxName::None),
             "--sandbox none: a daemon that is taken over may look at, and change the attributes of, every file that its user may",

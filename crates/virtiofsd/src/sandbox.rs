@@ -26,6 +26,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::{CapabilitySet, set_no_new_privs};
 
+use crate::broker::{self, Client, Lack};
 use crate::cli::values::SeccompName;
 use crate::plan::Plan;
 use crate::share::Kind;
@@ -82,6 +83,15 @@ pub struct Server {
     lifeline: Option<OwnedFd>,
 }
 
+/// Whether a process that opens file handles is started from inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broker {
+    /// None is.
+    None,
+    /// One is.
+    Wanted,
+}
+
 /// The process that stays outside.
 #[derive(Debug)]
 pub struct Helper {
@@ -100,6 +110,8 @@ pub struct Confined {
     pub proc_self_fd: OwnedFd,
     /// A procfs through which threads label what they make, where the host has SELinux and labels are asked for.
     pub labelling_proc: Option<OwnedFd>,
+    /// Who opens file handles, where that was asked for.
+    pub handles: Option<Client>,
     /// Open for the helper's sake, as long as this process lives.
     pub lifeline: Option<OwnedFd>,
 }
@@ -130,6 +142,11 @@ pub enum SandboxError {
         "--modcaps +{0}: the daemon does not have it; start it with that capability, or without the option"
     )]
     Missing(String),
+    /// What is mandatory and cannot be had.
+    #[error(
+        "--inode-file-handles=mandatory: {0}; start it with what that takes, or with prefer or never"
+    )]
+    FileHandles(Lack),
     /// The layer of rules on files.
     #[error("Landlock: {0}; is this a kernel that was changed?")]
     Landlock(String),
@@ -157,6 +174,11 @@ pub(crate) fn step(
     }
 }
 
+/// Whether the server lives in a user namespace that was made for it.
+pub(crate) fn is_of_a_user(mode: &Mode) -> bool {
+    matches!(mode, Mode::Namespace(Owner::User(_)))
+}
+
 /// Makes namespaces where the mode has them, and the process that lives in them: before the first thread.
 ///
 /// # Errors
@@ -181,7 +203,7 @@ pub fn prepare(mode: Mode) -> Result<Role, SandboxError> {
         })),
         Forked::Child => {
             drop(helpers);
-            die_with_the_helper()?;
+            die_with_the_parent()?;
             wait_for_the_helper(&ours)?;
             let mode = Mode::Namespace(owner);
             let lifeline = Some(ours);
@@ -190,7 +212,8 @@ pub fn prepare(mode: Mode) -> Result<Role, SandboxError> {
     }
 }
 
-fn die_with_the_helper() -> Result<(), SandboxError> {
+/// Whoever forked this process takes it along when it ends.
+fn die_with_the_parent() -> Result<(), SandboxError> {
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(step("prctl(PR_SET_PDEATHSIG)", NEEDS_ADMIN))
 }
@@ -269,7 +292,11 @@ impl Helper {
 /// # Errors
 ///
 /// [`SandboxError`], for the operator.
-pub fn enter(plan: &Plan, kind: Kind, server: Server) -> Result<Confined, SandboxError> {
+pub fn enter(
+    plan: &Plan,
+    kind: Kind,
+    (server, broker): (Server, Broker),
+) -> Result<Confined, SandboxError> {
     let shared = &plan.shared_dir;
     let Server { mode, lifeline } = server;
     // While /proc has a name.
@@ -297,6 +324,10 @@ pub fn enter(plan: &Plan, kind: Kind, server: Server) -> Result<Confined, Sandbo
     // Extended attributes are reached by a descriptor's name in there, and by nothing else.
     rustix::process::fchdir(&proc_self_fd)
         .map_err(step("chdir to /proc/self/fd", "is /proc mounted?"))?;
+    let handles = match broker {
+        Broker::None => None,
+        Broker::Wanted => broker::start(plan, root.as_fd())?,
+    };
     no_more_privileges()?;
     let own_files = labelling
         .as_ref()
@@ -306,15 +337,30 @@ pub fn enter(plan: &Plan, kind: Kind, server: Server) -> Result<Confined, Sandbo
     not_dumpable()?;
     if let Some(lifeline) = &lifeline {
         // A change of identity has made the kernel forget it.
-        die_with_the_helper()?;
+        die_with_the_parent()?;
         still_has_a_helper(lifeline)?;
     }
     Ok(Confined {
         root,
         proc_self_fd,
         labelling_proc: labelling.map(|labelling| labelling.proc),
+        handles,
         lifeline,
     })
+}
+
+/// Leaves the process that calls it what the broker of file handles needs: one capability and a dozen system calls.
+///
+/// Landlock forbids it everything but opening what is there, which no rule can: what a handle finds may be a file whose
+/// directory the kernel does not know.
+pub(crate) fn confine_broker(seccomp: SeccompName) -> Result<(), SandboxError> {
+    no_more_privileges()?;
+    landlock::restrict_to_opening()?;
+    capabilities::keep_only(CapabilitySet::DAC_READ_SEARCH)?;
+    not_dumpable()?;
+    // Where signals end at Landlock's border, the end of the socket says the same.
+    die_with_the_parent()?;
+    seccomp::install(seccomp, seccomp::Process::Broker).map_err(SandboxError::Seccomp)
 }
 
 /// Leaves the server no system calls but those that serving takes. What it takes to begin is done by then.

@@ -15,8 +15,8 @@ use virtiofs_protocol::{Errno, Session};
 use crate::background::Ready;
 use crate::pid_file::{self, PidFile};
 use crate::plan::{AfterDisconnect, Listen, Plan};
-use crate::sandbox::{self, Confined, Role, SandboxError};
-use crate::{helper, limits, share, signals, socket, sys};
+use crate::sandbox::{self, Broker, Confined, Role, SandboxError};
+use crate::{broker, helper, limits, share, signals, socket, sys};
 
 /// Does what was planned; returns the exit code.
 ///
@@ -33,6 +33,11 @@ pub fn run(plan: &Plan, ready: Ready) -> Result<u8> {
         processors: std::thread::available_parallelism().map_or(1, NonZero::get),
     };
     let mode = sandbox::choose(plan)?;
+    let broker = if broker::wanted(plan, kind, &mode)? {
+        Broker::Wanted
+    } else {
+        Broker::None
+    };
     let limit = limits::set_open_files(plan.rlimit_nofile).map_err(|why| anyhow!(why))?;
     let (listener, mut pid_file) = listen(&plan.listen)?;
     let stop = signals::stop_descriptor().context("signals cannot be taken over")?;
@@ -54,7 +59,7 @@ pub fn run(plan: &Plan, ready: Ready) -> Result<u8> {
                 file.write(std::process::id()).map_err(|why| anyhow!(why))?;
             }
             sys::clear_environment();
-            let confined = sandbox::enter(plan, kind, server)?;
+            let confined = sandbox::enter(plan, kind, (server, broker))?;
             let session = session(plan, confined, limit)?;
             sandbox::filter(plan)?;
             ready.announce();
@@ -84,6 +89,10 @@ fn session(plan: &Plan, confined: Confined, limit: u64) -> Result<Arc<Session<Pa
     }
     let fs = PassthroughFs::new(root, options)
         .with_context(|| format!("cannot look at {}", plan.shared_dir.display()))?;
+    let fs = match confined.handles {
+        Some(handles) => fs.with_handles(handles),
+        None => fs,
+    };
     Ok(Arc::new(Session::new(fs, plan.session)))
 }
 

@@ -1,9 +1,11 @@
-//! System calls that neither the standard library nor rustix offers: clone, signalfd, descriptors by number, the
-//! environment's memory.
+//! System calls that neither the standard library nor rustix offers: clone, signalfd, descriptors by number, file
+//! handles, the environment's memory.
 #![expect(unsafe_code, reason = "one of the four islands")]
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::fs::OFlags;
 
 /// Who came back from a fork.
 pub(crate) enum Forked {
@@ -120,18 +122,16 @@ fn last_errno() -> rustix::io::Errno {
     rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO)
 }
 
-/// Closes every descriptor but the standard three and one more. Only before anything is opened.
-pub(crate) fn close_all_but(kept: Option<i32>) -> io::Result<()> {
-    let kept = kept.and_then(|number| u32::try_from(number).ok());
-    match kept.filter(|number| *number > 2) {
-        None => close_range(3, u32::MAX),
-        Some(number) => {
-            if number > 3 {
-                close_range(3, number - 1)?;
-            }
-            close_range(number + 1, u32::MAX)
+/// Closes every descriptor but the standard three and these, in ascending order. Only where nobody owns the others.
+pub(crate) fn close_all_but(kept: &[i32]) -> io::Result<()> {
+    let mut first = 3;
+    for number in kept.iter().filter_map(|number| u32::try_from(*number).ok()) {
+        if number > first {
+            close_range(first, number - 1)?;
         }
+        first = first.max(number + 1);
     }
+    close_range(first, u32::MAX)
 }
 
 fn close_range(first: u32, last: u32) -> io::Result<()> {
@@ -186,4 +186,98 @@ pub(crate) fn enter_as_i386() {
     unsafe {
         std::arch::asm!("int 0x80", inlateout("rax") 20_u64 => _, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
     }
+}
+
+/// Most bytes of a file handle (`MAX_HANDLE_SZ`, linux/exportfs.h).
+const MOST_HANDLE_BYTES: usize = 128;
+
+/// What the kernel finds an inode by (`struct file_handle`, man 2 open_by_handle_at).
+#[derive(Clone, Debug)]
+#[repr(C)]
+pub(crate) struct RawHandle {
+    len_bytes: u32,
+    kind: i32,
+    bytes: [u8; MOST_HANDLE_BYTES],
+}
+
+impl RawHandle {
+    /// Takes what a handle was said to be. `None` when it is too long for one.
+    pub(crate) fn new(kind: i32, bytes: &[u8]) -> Option<Self> {
+        let mut handle = Self {
+            len_bytes: u32::try_from(bytes.len()).ok()?,
+            kind,
+            bytes: [0; MOST_HANDLE_BYTES],
+        };
+        handle.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(handle)
+    }
+
+    /// The store's own kind of handle.
+    pub(crate) fn kind(&self) -> i32 {
+        self.kind
+    }
+
+    /// What the store put into it.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let len = usize::try_from(self.len_bytes).unwrap_or(MOST_HANDLE_BYTES);
+        &self.bytes[..len.min(MOST_HANDLE_BYTES)]
+    }
+}
+
+/// Asks for the handle of what a descriptor holds. Needs no privilege.
+pub(crate) fn name_to_handle(held: impl AsFd) -> rustix::io::Result<RawHandle> {
+    let mut handle = RawHandle {
+        len_bytes: 128,
+        kind: 0,
+        bytes: [0; MOST_HANDLE_BYTES],
+    };
+    let mut mount: libc::c_int = 0;
+    // SAFETY: `handle` is laid out as the kernel's struct with room for the length it states, `mount` is a place for
+    // a number, and the path is an empty C string: the descriptor is what is meant.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            held.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            &raw mut handle,
+            &raw mut mount,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    if done == 0 {
+        Ok(handle)
+    } else {
+        Err(last_errno())
+    }
+}
+
+/// Opens what a handle finds, on the mount of a descriptor. Needs CAP_DAC_READ_SEARCH.
+pub(crate) fn open_by_handle(
+    mount: BorrowedFd<'_>,
+    handle: &RawHandle,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    // SAFETY: `handle` is laid out as the kernel's struct, with the bytes whose number it states; it is only read.
+    let opened = unsafe {
+        libc::syscall(
+            libc::SYS_open_by_handle_at,
+            mount.as_raw_fd(),
+            std::ptr::from_ref(handle),
+            flags.bits(),
+        )
+    };
+    match i32::try_from(opened) {
+        // SAFETY: the kernel has just given us this descriptor, and nobody else knows it.
+        Ok(number) if number >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
+        _ => Err(last_errno()),
+    }
+}
+
+/// From here on a child that ends is gone at once, and nobody can ask how it ended.
+pub(crate) fn leave_no_zombies() -> rustix::io::Result<()> {
+    // SAFETY: no handler is installed: the kernel is told to ignore the signal.
+    if unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(last_errno());
+    }
+    Ok(())
 }

@@ -55,6 +55,7 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
             "libc",
             "rustix",
             "seccompiler",
+            "siphasher",
             "thiserror",
             "tracing",
             "tracing-subscriber",

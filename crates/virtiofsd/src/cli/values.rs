@@ -63,12 +63,12 @@ pub enum Negotiable {
 /// `--inode-file-handles`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FileHandlesName {
-    /// Descriptors only
+    /// By descriptors and names only
     Never,
-    /// File handles where they work
+    /// With file handles where they work
     #[value(alias = "fallback")]
     Prefer,
-    /// File handles or nothing
+    /// With file handles, or not at all
     Mandatory,
 }
 

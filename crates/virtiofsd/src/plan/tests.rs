@@ -33,10 +33,7 @@ fn what_cannot_be_done_is_refused_in_one_line() {
             "--shared-dir /d --fd 3 --xattrmap=:good:all:::",
             "--xattrmap: rule 1 has the type 'good'",
         ),
-        (
-            "--shared-dir /d --fd 3 --inode-file-handles=mandatory",
-            "not built yet",
-        ),
+        ("--shared-dir /d --fd 3 --casefold ascii", "not built yet"),
         (
             "--shared-dir /d --fd 3 --translate-uid map:0:100:5 --translate-uid forbid-guest:4:1",
             "--translate-uid: guest id 4 has more than one rule",
@@ -135,4 +132,16 @@ fn a_weaker_choice_is_said_aloud() {
         plan("--shared-dir /d --fd 3 --sandbox none --seccomp none -o max_idle_threads=5,no_flock")
             .unwrap();
     assert_eq!(plan.warnings.len(), 3, "{:?}", plan.warnings);
+}
+
+#[test]
+fn the_capability_that_opens_file_handles_is_never_the_servers_where_there_are_any() {
+    let line = "--shared-dir /d --fd 3 --modcaps=+sys_nice:+dac_read_search";
+    let read_search = CapabilitySet::DAC_READ_SEARCH;
+    let alone = plan(line).unwrap().modcaps.keep;
+    assert_eq!(alone, CapabilitySet::SYS_NICE | read_search);
+    for when in ["prefer", "fallback", "mandatory"] {
+        let with = plan(&format!("{line} --inode-file-handles={when}")).unwrap();
+        assert_eq!(with.modcaps.keep, CapabilitySet::SYS_NICE, "{when}");
+    }
 }

@@ -59,6 +59,16 @@ pub(super) fn restrict_to_removal(directory: Option<BorrowedFd<'_>>) -> Result<(
     restrict(&rules, Scope::AbstractUnixSocket.into())
 }
 
+/// Restricts this thread to opening files that are there, wherever they are: it makes, moves and removes none, runs
+/// none, talks to no device, and signals nobody.
+pub(super) fn restrict_to_opening() -> Result<(), SandboxError> {
+    if !is_available() {
+        return Ok(());
+    }
+    let opening = make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | Truncate});
+    restrict_but_for(opening, &[], Scope::from_all(KNOWN))
+}
+
 /// All but running programs and the requests of devices, which no guest has to reach.
 fn allowed(kind: Kind, access: GuestAccess) -> BitFlags<AccessFs> {
     let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
@@ -78,18 +88,28 @@ fn restrict(
     rules: &[(BorrowedFd<'_>, BitFlags<AccessFs>)],
     scope: BitFlags<Scope>,
 ) -> Result<(), SandboxError> {
-    let status =
-        enforce(rules, scope).map_err(|error| SandboxError::Landlock(error.to_string()))?;
+    restrict_but_for(BitFlags::EMPTY, rules, scope)
+}
+
+fn restrict_but_for(
+    free: BitFlags<AccessFs>,
+    rules: &[(BorrowedFd<'_>, BitFlags<AccessFs>)],
+    scope: BitFlags<Scope>,
+) -> Result<(), SandboxError> {
+    let handled = AccessFs::from_all(KNOWN) & !free;
+    let status = enforce(handled, rules, scope)
+        .map_err(|error| SandboxError::Landlock(error.to_string()))?;
     tracing::debug!("Landlock: {:?}, {:?}", status.ruleset, status.landlock);
     Ok(())
 }
 
 fn enforce(
+    handled: BitFlags<AccessFs>,
     rules: &[(BorrowedFd<'_>, BitFlags<AccessFs>)],
     scope: BitFlags<Scope>,
 ) -> Result<landlock::RestrictionStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
-        .handle_access(AccessFs::from_all(KNOWN))?
+        .handle_access(handled)?
         .handle_access(AccessNet::from_all(KNOWN))?
         .scope(scope)?
         .create()?;

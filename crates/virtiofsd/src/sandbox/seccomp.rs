@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use rustix::fs::OFlags;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch, apply_filter_all_threads,
@@ -23,6 +24,8 @@ pub enum Process<'a> {
     Server(&'a Options),
     /// The one outside the sandbox, which waits for it.
     Helper,
+    /// The one that opens file handles.
+    Broker,
 }
 
 /// What the server calls, with any arguments; each has a use in this program or in the C library under it.
@@ -140,6 +143,51 @@ const HELPER: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
+/// What the broker of file handles calls, with any arguments.
+const BROKER: &[libc::c_long] = &[
+    libc::SYS_recvfrom,
+    libc::SYS_sendmsg,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_statx,
+    libc::SYS_close,
+    // Memory, ending and panicking.
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_futex,
+    libc::SYS_munmap,
+    libc::SYS_madvise,
+    libc::SYS_mremap,
+    libc::SYS_brk,
+    libc::SYS_sigaltstack,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_gettid,
+    libc::SYS_getpid,
+    libc::SYS_tgkill,
+    libc::SYS_clock_gettime,
+    libc::SYS_getrandom,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+/// Of the broker alone.
+const BROKER_BY_ARGUMENT: &[ByArgument] = &[
+    // By name it holds without opening, and never what a name points to.
+    ByArgument {
+        number: libc::SYS_openat,
+        argument: 2,
+        allowed: &[(NOT_LARGE, HELD)],
+    },
+    // By handle it makes nothing and empties nothing.
+    ByArgument {
+        number: libc::SYS_open_by_handle_at,
+        argument: 2,
+        allowed: &[(MAKES_OR_EMPTIES, 0)],
+    },
+];
+
 /// A call whose argument decides.
 struct ByArgument {
     number: libc::c_long,
@@ -149,7 +197,7 @@ struct ByArgument {
     allowed: &'static [(u64, u64)],
 }
 
-/// Of the server and of the helper.
+/// Of all processes.
 const BY_ARGUMENT: &[ByArgument] = &[
     // Memory is never executable once the program runs.
     ByArgument {
@@ -226,6 +274,10 @@ const EXECUTABLE: u64 = 4;
 const THREAD: u64 = 0x100 | 0x800 | 0x1_0000;
 /// Every `CLONE_NEW...`, `CLONE_PTRACE`, `CLONE_VFORK` and `CLONE_PARENT`.
 const NAMESPACES: u64 = 0x7e02_0080 | 0x2000 | 0x4000 | 0x8000;
+/// Without opening, without following; `O_LARGEFILE` comes along or not.
+const HELD: u64 = flags(OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC));
+const NOT_LARGE: u64 = ALL_BITS & !flags(OFlags::LARGEFILE);
+const MAKES_OR_EMPTIES: u64 = flags(OFlags::CREATE.union(OFlags::TRUNC));
 const PR_SET_NAME: u64 = 15;
 const F_GETFD: u64 = 1;
 const F_GETFL: u64 = 3;
@@ -234,6 +286,11 @@ const F_DUPFD_CLOEXEC: u64 = 1030;
 const F_OFD_GETLK: u64 = 36;
 const F_OFD_SETLK: u64 = 37;
 const F_OFD_SETLKW: u64 = 38;
+
+/// As a register holds them.
+const fn flags(of: OFlags) -> u64 {
+    of.bits() as u64
+}
 
 // fcntl stands in both tables.
 const _: () = assert!(
@@ -267,6 +324,7 @@ fn rules(process: Process<'_>) -> Result<BTreeMap<i64, Vec<SeccompRule>>, String
             ([SERVER, xattr, flock], SERVER_BY_ARGUMENT, locks)
         }
         Process::Helper => ([HELPER, &[], &[]], [].as_slice(), [].as_slice()),
+        Process::Broker => ([BROKER, &[], &[]], BROKER_BY_ARGUMENT, [].as_slice()),
     };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = lists
         .into_iter()
@@ -335,6 +393,33 @@ mod tests {
         }
         assert_eq!(helper[&libc::SYS_fcntl].len(), 1);
         assert_eq!(server[&libc::SYS_fcntl].len(), 4);
+    }
+
+    #[test]
+    fn the_broker_holds_by_name_opens_by_handle_and_does_nothing_else() {
+        let broker = rules(Process::Broker).unwrap();
+        assert_eq!(
+            broker.len(),
+            BROKER.len() + BROKER_BY_ARGUMENT.len() + BY_ARGUMENT.len()
+        );
+        assert_eq!(broker.len(), 29);
+        let others = [
+            libc::SYS_clone,
+            libc::SYS_ioctl,
+            libc::SYS_recvmsg,
+            libc::SYS_unlinkat,
+            libc::SYS_fchmodat,
+            libc::SYS_pwritev2,
+            libc::SYS_preadv2,
+            libc::SYS_setresuid,
+        ];
+        for call in others {
+            assert!(!broker.contains_key(&call), "{call}");
+        }
+        let server = rules(Process::Server(&Options::default())).unwrap();
+        for call in [libc::SYS_open_by_handle_at, libc::SYS_name_to_handle_at] {
+            assert!(!server.contains_key(&call) && broker.contains_key(&call));
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Each attempt is a process of its own. First without the filter, to see that the other layers hold by themselves;
 //! then with it, where most attempts end the process.
 
+mod handles;
+
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use rustix::fs::{CWD, Mode as FileMode, OFlags, openat, renameat};
 use rustix::io::Errno;
 use virtiofs_protocol::Access;
 
-use super::{Confined, Kind, Mode, Role, choose, enter, filter, prepare};
+use super::{Broker, Confined, Kind, Mode, Role, choose, enter, filter, prepare};
 use crate::cli;
 use crate::plan::Plan;
 use crate::sys::{self, Forked};
@@ -54,17 +56,19 @@ impl Place {
         (mode, seccomp): (&str, &str),
         attempt: impl FnOnce(&Confined) -> Result<(), Errno>,
     ) -> i32 {
+        self.attempt_with(&["--sandbox", mode, "--seccomp", seccomp], attempt)
+    }
+
+    /// As [`Place::attempt`], with any options.
+    fn attempt_with(
+        &self,
+        options: &[&str],
+        attempt: impl FnOnce(&Confined) -> Result<(), Errno>,
+    ) -> i32 {
         let share = self.share();
-        let line = [
-            "virtiofsd",
-            "--socket-path=/s",
-            "--sandbox",
-            mode,
-            "--seccomp",
-            seccomp,
-            "--shared-dir",
-        ];
-        let words = line.iter().map(Into::into).chain([share.into()]);
+        let line = ["virtiofsd", "--socket-path=/s"];
+        let line = line.iter().chain(options).chain(&["--shared-dir"]);
+        let words = line.map(Into::into).chain([share.into()]);
         let plan = Plan::new(&cli::parse(words).unwrap()).unwrap();
         match sys::fork().unwrap() {
             Forked::Parent(child) => sys::wait_for(child).unwrap(),
@@ -75,14 +79,19 @@ impl Place {
 
 fn go_in(plan: &Plan, attempt: impl FnOnce(&Confined) -> Result<(), Errno>) -> u8 {
     let code = |number: i32| u8::try_from(number).unwrap_or(NOT_THERE);
-    match choose(plan).and_then(prepare) {
+    let mode = choose(plan);
+    let wanted = mode
+        .as_ref()
+        .is_ok_and(|mode| matches!(crate::broker::wanted(plan, Kind::Directory, mode), Ok(true)));
+    let broker = if wanted { Broker::Wanted } else { Broker::None };
+    match mode.and_then(prepare) {
         Ok(Role::Helper(helper)) => {
             let released = helper.map_ids().and_then(|()| helper.release());
             sys::wait_for(helper.server).map_or(NOT_THERE, |ended| {
                 released.map_or(NOT_THERE, |()| code(ended))
             })
         }
-        Ok(Role::Server(server)) => match enter(plan, Kind::Directory, server)
+        Ok(Role::Server(server)) => match enter(plan, Kind::Directory, (server, broker))
             .and_then(|confined| filter(plan).map(|()| confined))
         {
             Ok(confined) => {

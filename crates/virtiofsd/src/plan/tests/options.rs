@@ -5,7 +5,7 @@ use super::*;
 use rustix::thread::CapabilitySet as Capability;
 use virtiofs_hostfs::{IdRange, IdRule};
 
-use crate::cli::values::LevelName as Level;
+use crate::cli::values::{FileHandlesName as Handles, LevelName as Level};
 use crate::compat;
 
 /// What an option comes to.
@@ -44,9 +44,9 @@ const ROWS: &[(&str, Comes)] = &[
     ("--casefold ascii", Effect(|plan| plan.filesystem.casefold == CaseFold::Ascii)),
     ("--casefold unicode", Effect(|plan| plan.filesystem.casefold == CaseFold::Unicode)),
     ("--inode-file-handles=never", Default),
-    ("--inode-file-handles=prefer", Warning("--inode-file-handles=prefer")),
-    ("--inode-file-handles=fallback", Warning("--inode-file-handles=prefer")),
-    ("--inode-file-handles=mandatory", Missing("--inode-file-handles=mandatory")),
+    ("--inode-file-handles=prefer", Effect(|plan| plan.file_handles == Handles::Prefer)),
+    ("--inode-file-handles=fallback", Effect(|plan| plan.file_handles == Handles::Prefer)),
+    ("--inode-file-handles=mandatory", Effect(|plan| plan.file_handles == Handles::Mandatory)),
     ("--fd 5", Effect(|plan| plan.listen == Listen::Descriptor(5))),
     ("--keep-listening", Effect(|plan| plan.after_disconnect == AfterDisconnect::Accept)),
     ("--cache auto", Default),
