@@ -79,7 +79,7 @@ impl<'a> ReplySpace<'a> {
     pub fn finish(self, unique: Unique, result: Result<usize, Errno>) -> u32 {
         let (error, body) = match result {
             Ok(body) => (0, body),
-            Err(errno) => (-errno.raw_os_error(), 0),
+            Err(errno) => (-told(errno).raw_os_error(), 0),
         };
         let Ok(len) = u32::try_from(Self::HEADER_BYTES + body) else {
             return 0;
@@ -190,6 +190,16 @@ const fn padded(len: usize) -> usize {
     len.next_multiple_of(8)
 }
 
+/// An error as a guest takes it: Linux's own numbers end at 511. What is more never leaves a kernel but by mistake, and
+/// means something else to the guest's, ERESTARTSYS (512) for one; `/dev/fuse` refuses it (fs/fuse/dev.c).
+fn told(errno: Errno) -> Errno {
+    if errno.raw_os_error() < 512 {
+        errno
+    } else {
+        Errno::IO
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,5 +262,23 @@ mod tests {
         let bytes = guest.bytes();
         assert_eq!(&bytes[16 + 24..16 + 32], b"abc\0\0\0\0\0");
         assert_eq!(&bytes[16 + 56..16 + 64], b"12345678");
+    }
+
+    #[test]
+    fn a_number_that_is_no_error_to_a_guest_is_eio() {
+        for (number, want) in [
+            (1, 1),
+            (300, 300),
+            (511, 511),
+            (512, 5),
+            (524, 5),
+            (4095, 5),
+        ] {
+            let mut guest = Memory::new(&[16, 100]);
+            let errno = Errno::from_raw_os_error(number);
+            guest.reply().finish(Unique::from_raw(1), Err(errno));
+            let error = i32::from_ne_bytes(guest.bytes()[4..8].try_into().unwrap());
+            assert_eq!(-error, want, "{number}");
+        }
     }
 }
