@@ -2,10 +2,12 @@
 //! served.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use virtiofs_testkit::frontend::hostile::{
-    Descriptor, INDIRECT, NEXT, RingRig, WRITE, chained, readable, writable,
+    Descriptor, INDIRECT, LIMIT, NEXT, RingRig, Scribbler, Target, WRITE, chained, readable,
+    writable,
 };
 use virtiofs_testkit::fuse::Request;
 use virtiofs_testkit::fuse::abi::ROOT;
@@ -254,4 +256,35 @@ fn q_indirect_tables_nested_empty_misaligned_huge_and_looping_are_refused() -> R
             0,
         ),
     ])
+}
+
+/// The device writes its answer over what the driver and it talk by.
+#[test]
+fn q_a_reply_over_the_rings_harms_nobody_but_the_guest() -> Result<()> {
+    for which in ["available", "used"] {
+        let mut target = Target::start()?;
+        let mut scribbler = Scribbler::connect(target.socket(), &RingRig::options())?;
+        scribbler.write_request(&Request::getattr(ROOT, None));
+        let addresses = scribbler.queue.addresses();
+        let ring = match which {
+            "available" => addresses.available,
+            _ => addresses.used,
+        };
+        let table = chained(&[
+            readable(scribbler.request_at, ASKED),
+            writable(ring, ANSWERED),
+        ]);
+        scribbler.write_table(&table);
+        scribbler.queue.add_head(0);
+        scribbler.queue.publish();
+        // Whether the driver finds a completion there is its own affair; the ring may be broken now.
+        let memory = Arc::clone(scribbler.memory());
+        let deadline = Instant::now() + LIMIT;
+        while memory.bytes(ring, 120)[16..].iter().all(|byte| *byte == 0) {
+            ensure!(Instant::now() < deadline, "{which}: nothing was written");
+        }
+        drop(scribbler);
+        target.is_unharmed().context(which)?;
+    }
+    Ok(())
 }

@@ -219,3 +219,28 @@ fn v_without_keep_listening_a_violation_ends_the_daemon_in_order() -> Result<()>
     );
     Ok(())
 }
+
+#[test]
+fn v_a_message_that_is_a_byte_too_long_is_answered_and_the_next_one_served() -> Result<()> {
+    let mut target = Target::start()?;
+    for (code, size) in [
+        (Code::SetFeatures, 9),
+        (Code::SetProtocolFeatures, 9),
+        (Code::SetVringNum, 9),
+        (Code::SetVringBase, 9),
+        (Code::SetVringEnable, 9),
+        (Code::SetVringAddr, 41),
+        (Code::SetMemTable, 9),
+        (Code::AddMemReg, 41),
+        (Code::RemMemReg, 41),
+        (Code::SetVringKick, 9),
+    ] {
+        let frontend = Frontend::negotiate(target.socket(), &Options::default())?;
+        let payload = vec![0xff; size];
+        let accepted = is_accepted(frontend.connection(), code.number(), &payload, &[])
+            .with_context(|| format!("{code:?}"))?;
+        ensure!(!accepted, "{code:?} of {size} bytes is accepted");
+        let _: u64 = frontend.connection().get_value(Code::GetFeatures, &[])?;
+    }
+    target.is_unharmed()
+}

@@ -270,3 +270,35 @@ fn q_rings_without_event_index_behave_the_same() -> Result<()> {
     drop(scribbler);
     target.is_unharmed()
 }
+
+/// The driver moves the index while the device finishes what it had begun.
+#[test]
+fn q_an_available_index_that_jumps_while_the_ring_is_stopped_is_survived() -> Result<()> {
+    let mut rig = RingRig::new()?;
+    for round in 0..100_u16 {
+        let base = rig.scribbler.queue.base();
+        let stop = AtomicBool::new(false);
+        let memory = Arc::clone(rig.scribbler.memory());
+        let index = rig.scribbler.queue.addresses().available + 2;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut jump = round;
+                while !stop.load(Ordering::Relaxed) {
+                    jump = jump.wrapping_mul(25_173).wrapping_add(13_849);
+                    memory.atomic_u16(index).store(jump, Ordering::Release);
+                }
+            });
+            rig.scribbler.queue.kick();
+            let stopped = rig.scribbler.frontend.stop_ring(1);
+            stop.store(true, Ordering::Relaxed);
+            stopped
+        })
+        .with_context(|| format!("round {round}"))?;
+        // A new driver: this one's bookkeeping knows nothing of what was offered in its name.
+        memory.atomic_u16(index).store(base, Ordering::Release);
+        rig.scribbler =
+            Scribbler::connect_after(rig.scribbler, rig.target.socket(), &RingRig::options())?;
+        rig.scribbler.is_served()?;
+    }
+    rig.finish()
+}

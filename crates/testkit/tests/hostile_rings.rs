@@ -235,3 +235,33 @@ fn v_a_kick_that_somebody_else_empties_holds_nobody() -> Result<()> {
     drop(session);
     target.is_unharmed()
 }
+
+/// The three parts of a ring at one place: what the device writes is what it reads next.
+#[test]
+fn v_rings_that_overlap_harm_nobody_but_the_guest() -> Result<()> {
+    let mut target = Target::start()?;
+    let (kick, call) = (event()?, event()?);
+    for (available, used) in [(0, 0), (0, 4096), (4096, 0), (16, 32), (4096, 4096)] {
+        let frontend = prepared(&target)?;
+        let start = frontend.memory().regions()[0].message.user_address;
+        let address = VringAddr {
+            index: 1,
+            flags: 0,
+            descriptor: start,
+            used: start + used,
+            available: start + available,
+            log: 0,
+        };
+        let connection = frontend.connection();
+        let state = |num| VringState { index: 1, num };
+        connection.set(Code::SetVringNum, state(256).as_bytes(), &[])?;
+        connection.set(Code::SetVringAddr, address.as_bytes(), &[])?;
+        connection.set(Code::SetVringCall, 1_u64.as_bytes(), &[call.as_fd()])?;
+        connection.set(Code::SetVringKick, 1_u64.as_bytes(), &[kick.as_fd()])?;
+        let number = Code::SetVringEnable.number();
+        is_accepted(connection, number, state(1).as_bytes(), &[])?;
+        rustix::io::write(&kick, &1_u64.to_ne_bytes())?;
+        let _: u64 = connection.get_value(Code::GetFeatures, &[])?;
+    }
+    target.is_unharmed()
+}

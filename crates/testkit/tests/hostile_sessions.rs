@@ -243,3 +243,17 @@ fn f_what_was_not_agreed_on_is_answered_all_the_same() -> Result<()> {
     drop(scribbler);
     target.is_unharmed()
 }
+
+#[test]
+fn f_requests_shorter_than_a_header_are_given_back_empty() -> Result<()> {
+    let mut target = Target::start()?;
+    let mut scribbler = Scribbler::connect(target.socket(), &Options::default())?;
+    let whole = scribbler.bytes(&Request::getattr(ROOT, None));
+    for len in [0, 1, 8, 39] {
+        let reply = scribbler.any(&whole[..len], 4096)?;
+        ensure!(reply.is_none(), "{len} bytes: {reply:?}");
+        scribbler.is_served()?;
+    }
+    drop(scribbler);
+    target.is_unharmed()
+}

@@ -6,9 +6,9 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags, open};
 use virtiofs_testkit::frontend::hostile::Target;
 use virtiofs_testkit::frontend::hostile::messages::{
-    event, is_accepted, memfd, prepared, region, shares,
+    event, header, is_accepted, memfd, prepared, region, shares,
 };
-use virtiofs_testkit::frontend::message::{Code, MemoryRegion};
+use virtiofs_testkit::frontend::message::{Code, MemoryRegion, VERSION};
 use virtiofs_testkit::frontend::{Frontend, Options};
 use zerocopy::IntoBytes;
 
@@ -146,5 +146,25 @@ fn v_user_mode_linux_pads_its_memory_table() -> Result<()> {
         &[file.as_fd()]
     )?);
     drop(frontend);
+    target.is_unharmed()
+}
+
+/// As many regions as the message says, which is longer than any message.
+#[test]
+fn v_tables_of_509_and_1000_regions_end_the_connection_alone() -> Result<()> {
+    let mut target = Target::start()?;
+    let file = memfd(4096)?;
+    for count in [509_u32, 1000] {
+        let frontend = prepared(&target)?;
+        let regions: Vec<MemoryRegion> = (0..u64::from(count))
+            .map(|number| region(number * 8192, 4096))
+            .collect();
+        let payload = [[count, 0].as_bytes(), regions.as_bytes()].concat();
+        let size = u32::try_from(payload.len())?;
+        let code = Code::SetMemTable.number();
+        let connection = frontend.connection();
+        connection.send_raw(&header(code, VERSION, size), &[file.as_fd(); 8])?;
+        ensure!(connection.is_closed_by_peer()?, "{count}");
+    }
     target.is_unharmed()
 }
