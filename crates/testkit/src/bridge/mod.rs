@@ -41,8 +41,9 @@ use slots::Slots;
 
 /// How often a thread that waits looks whether it is to stop.
 const HEARTBEAT: Duration = Duration::from_millis(100);
-/// How long unmounting may take before the connection is torn.
-const ORDERLY_END: Duration = Duration::from_secs(5);
+/// How long unmounting may take before the connection is torn. A process that is being started holds what was open
+/// when it was forked, and on a busy machine it may be seconds until it runs.
+const ORDERLY_END: Duration = Duration::from_secs(60);
 
 /// How a share is bridged.
 #[derive(Clone, Copy, Debug)]
