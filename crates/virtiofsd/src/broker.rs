@@ -9,8 +9,8 @@
 //! - it opens a handle that bears its signature, after a look at the type: only regular files and directories for
 //!   more than `O_PATH`, and for writing only where the share may be written.
 //!
-//! [`message`] is what the two say to one another, [`handle`] how handles are made, signed and opened, [`process`] the
-//! broker's life, [`client`] the server's end.
+//! `message` is what the two say to one another, `handle` how handles are made, signed and opened, `process` the
+//! broker's life, `client` the server's end.
 
 pub(crate) mod client;
 mod handle;

@@ -252,10 +252,11 @@ fn a_file_whose_directory_the_kernel_has_forgotten_is_opened_by_the_broker() -> 
         };
         let share = store.0.path().join("share");
         fs::create_dir(&share)?;
-        fill(&share)?;
         fs::write(share.join("foreign"), "foreign!")?;
         chown(share.join("foreign"), Some(1000), Some(1000))?;
         fs::set_permissions(share.join("foreign"), fs::Permissions::from_mode(0o600))?;
+        // Last, because it waits until nothing is newly born: that would keep its descriptor.
+        fill(&share)?;
         let (daemon, mut session) = start(&share, mode, "mandatory")?;
         let foreign = session.client().lookup(ROOT, "foreign")?.nodeid;
         let file = known(&mut session)?;
