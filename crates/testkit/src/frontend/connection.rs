@@ -195,12 +195,16 @@ impl Connection {
             let mut space =
                 vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
-            let received = rustix::net::recvmsg(
+            let received = match rustix::net::recvmsg(
                 self.stream.as_fd(),
                 &mut [IoSliceMut::new(into)],
                 &mut control,
                 RecvFlags::CMSG_CLOEXEC,
-            )
+            ) {
+                // With a time limit the kernel does not start it again by itself (man 7 signal).
+                Err(rustix::io::Errno::INTR) => continue,
+                received => received,
+            }
             .context("receive from the daemon")?;
             for message in control.drain() {
                 if let RecvAncillaryMessage::ScmRights(passed) = message {
