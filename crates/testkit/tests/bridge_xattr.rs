@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -105,6 +106,32 @@ fn attributes_are_set_replaced_listed_and_removed() -> Result<()> {
     lremovexattr(&path, "user.small")?;
     ensure!(lremovexattr(&path, "user.small") == Err(Errno::NODATA));
     ensure!(list(&shared.path().join("file"))? == ["user.empty", "user.long"]);
+    share.finish()
+}
+
+/// A store hides them from others by itself, but there it is the daemon that asks.
+#[test]
+fn names_of_trusted_attributes_are_listed_for_root_only() -> Result<()> {
+    let Some((shared, share)) = on_tmpfs(&["--xattr", "--modcaps=+sys_admin"])? else {
+        return Ok(());
+    };
+    fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o755))?;
+    let path = share.path().join("file");
+    fs::write(&path, b"")?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+    set(&path, "trusted.secret", b"")?;
+    set(&path, "user.open", b"")?;
+    ensure!(list(&path)? == ["trusted.secret", "user.open"]);
+    // What says who may walk to a test's folder is nothing of the share's.
+    let file = File::open(&path)?;
+    let script = "import os, sys; print(*os.listxattr('/proc/self/fd/0'))";
+    let mut other = Command::new("python3");
+    other.args(["-c", script]).stdin(file).uid(1000).gid(1000);
+    let listed = other.output()?;
+    // It holds the file, with which the share would be busy.
+    drop(other);
+    let said = String::from_utf8_lossy(&listed.stdout);
+    ensure!(said.trim() == "user.open", "{listed:?}");
     share.finish()
 }
 
