@@ -11,6 +11,7 @@
 mod count;
 mod daemon;
 mod guest;
+mod layers;
 mod measure;
 mod peers;
 mod plot;
@@ -52,6 +53,10 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["quick", "filter"])]
     record: bool,
 
+    /// Only what the system call filter and Landlock cost a GETATTR: ours with both, with either and with neither
+    #[arg(long, conflicts_with_all = ["install_peers", "record", "json", "filter"])]
+    layers: bool,
+
     /// Measure this build of ours rather than one made now: an earlier one, for example
     #[arg(long, value_name = "FILE")]
     ours: Option<PathBuf>,
@@ -74,6 +79,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(program) => program.clone(),
         None => build::daemon()?,
     };
+    if args.layers {
+        return layers::run(&ours, args.quick);
+    }
     let daemons = start_all(&ours);
     ensure!(!daemons.is_empty(), "there is no daemon to measure");
     let scenarios = scenarios::matching(args.filter.as_deref());

@@ -7,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 use virtiofs_testkit::slowfs::SlowFs;
 
-use super::peers::Peer;
+use super::peers::{Kernel, Peer};
 use super::processes::Tree;
 
 /// Where memory is a file system; metadata is measured there, not the disk.
@@ -61,7 +61,7 @@ impl Daemon {
         fs::create_dir(&share)?;
         let store = mount(&share)?;
         let log = fs::File::create(folder.path().join("log"))?;
-        let mut command = Command::new(&peer.program);
+        let mut command = program(peer);
         for argument in peer.arguments {
             command.arg(
                 argument
@@ -88,6 +88,9 @@ impl Daemon {
             _store: store,
         };
         daemon.await_socket()?;
+        if peer.kernel == Kernel::WithoutLandlock {
+            let_go(daemon.child.id())?;
+        }
         Ok(daemon)
     }
 
@@ -119,6 +122,40 @@ impl Daemon {
     pub(super) fn tree(&self) -> Tree {
         Tree::new(self.child.id())
     }
+}
+
+/// What is started: the daemon, or what starts it.
+fn program(peer: &Peer) -> Command {
+    match peer.kernel {
+        Kernel::AsItIs => Command::new(&peer.program),
+        Kernel::WithoutLandlock => {
+            let mut strace = Command::new("strace");
+            // The tracer is no parent of the daemon, which stays the child that was started.
+            strace.args(["-D", "-f", "-qq", "--output=/dev/null"]);
+            strace.arg("--trace=landlock_create_ruleset");
+            strace.arg("--inject=landlock_create_ruleset:error=ENOSYS");
+            strace.arg(&peer.program);
+            strace
+        }
+    }
+}
+
+/// Ends what traces a process, which goes on by itself.
+fn let_go(pid: u32) -> Result<()> {
+    let tracer = || -> Result<String> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = |line: &str| Some(line.strip_prefix("TracerPid:")?.trim().to_owned());
+        status.lines().find_map(line).context("no TracerPid")
+    };
+    let by = tracer()?;
+    ensure!(by != "0", "nothing traces it, so it has found Landlock");
+    Command::new("kill").args(["-TERM", &by]).status()?;
+    let deadline = Instant::now() + START_LIMIT;
+    while tracer()? != "0" {
+        ensure!(Instant::now() < deadline, "strace does not let go");
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 impl Drop for Daemon {

@@ -36,6 +36,12 @@ impl Effort {
         divisor: 1,
         idle: Duration::from_secs(5),
     };
+    /// Differences of tens of nanoseconds need many visits.
+    pub(super) const FINE: Self = Self {
+        repetitions: 101,
+        divisor: 1,
+        idle: Duration::ZERO,
+    };
     pub(super) const QUICK: Self = Self {
         repetitions: 3,
         divisor: 10,
@@ -204,6 +210,19 @@ impl Bench {
             of_daemon.for_each(|figure| figure.calls.clone_from(&calls));
         }
         Ok(figures)
+    }
+
+    /// Times one scenario in one setting.
+    pub(super) fn measure_in(
+        &mut self,
+        scenario: &Scenario,
+        setting: Setting,
+    ) -> Result<Vec<Figure>> {
+        let mut works = Vec::new();
+        for (_, guest) in &mut self.pairs {
+            works.push(Some((scenario.set_up)(guest)?));
+        }
+        self.time(scenario, setting, (&mut works, &mut None))
     }
 
     /// Times one setting, the daemons in turn.

@@ -16,6 +16,15 @@ pub(super) struct Peer {
     pub(super) program: PathBuf,
     /// Arguments, in which `SOCKET` and `SHARE` stand for the paths.
     pub(super) arguments: &'static [&'static str],
+    pub(super) kernel: Kernel,
+}
+
+/// What a daemon finds when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kernel {
+    AsItIs,
+    /// strace answers for one that has no Landlock, and lets go of the daemon when it listens.
+    WithoutLandlock,
 }
 
 /// The release of the Rust crate to compare with.
@@ -41,6 +50,13 @@ const OURS: &[&str] = &[
     "--log-level=error",
     "--xattr",
 ];
+const OURS_WITHOUT_FILTER: &[&str] = &[
+    "--socket-path=SOCKET",
+    "--shared-dir=SHARE",
+    "--sandbox=chroot",
+    "--log-level=error",
+    "--seccomp=none",
+];
 const CRATE: &[&str] = OURS;
 const CRATE_WITHOUT_HANDLES: &[&str] = &[
     "--socket-path=SOCKET",
@@ -63,7 +79,25 @@ pub(super) fn ours(program: &Path) -> Peer {
         what: "this daemon",
         program: program.to_owned(),
         arguments: OURS,
+        kernel: Kernel::AsItIs,
     }
+}
+
+/// One build of ours with each choice of the layers that cost something at every request.
+pub(super) fn layers(program: &Path) -> [Peer; 4] {
+    use Kernel::{AsItIs, WithoutLandlock};
+    [
+        ("both", OURS, AsItIs),
+        ("Landlock alone", OURS_WITHOUT_FILTER, AsItIs),
+        ("filter alone", OURS, WithoutLandlock),
+        ("neither", OURS_WITHOUT_FILTER, WithoutLandlock),
+    ]
+    .map(|(label, arguments, kernel)| Peer {
+        label,
+        arguments,
+        kernel,
+        ..ours(program)
+    })
 }
 
 /// Every daemon that is here, ours first.
@@ -76,18 +110,21 @@ pub(super) fn all(ours: &Path) -> Vec<Peer> {
             what: "crate, 1.14.0",
             program: of_crate.clone(),
             arguments: CRATE,
+            kernel: Kernel::AsItIs,
         },
         Peer {
             label: "R-",
             what: "crate, 1.14.0, without file handles",
             program: of_crate,
             arguments: CRATE_WITHOUT_HANDLES,
+            kernel: Kernel::AsItIs,
         },
         Peer {
             label: "C",
             what: "QEMU 7.2's daemon",
             program: package_root().join("usr/lib/qemu/virtiofsd"),
             arguments: QEMU,
+            kernel: Kernel::AsItIs,
         },
     ];
     let (here, missing): (Vec<Peer>, Vec<Peer>) =

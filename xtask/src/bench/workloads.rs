@@ -210,6 +210,7 @@ mod tests {
             what: "",
             program: "".into(),
             arguments: &[],
+            kernel: super::super::peers::Kernel::AsItIs,
         };
         let page = seen.table("T", &[peer("ours"), peer("C")]).markdown();
         assert!(page.contains("| git status | 2 | 8 (0.25) |"), "{page}");
