@@ -8,9 +8,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use common::{ROOT_OF_A_USER, ROOT_USER, ROOT_WITHOUT_ADMIN, USER, run_through, share_of};
+use virtiofs_testkit::bridge::share::skipped;
 use virtiofs_testkit::frontend::Launch;
 use virtiofs_testkit::fuse::abi::{EXT_GROUPS, ROOT};
 use virtiofs_testkit::fuse::{Caller, Request, Session};
+use virtiofs_testkit::guest::Unavailable;
+use virtiofs_testkit::guest::packages::{Suite, Tree};
 
 const O_RDWR: u32 = 2;
 
@@ -194,9 +197,119 @@ fn more_ids_are_asked_of_the_programs_that_may_map_them() -> Result<()> {
     let said = String::from_utf8(output.stderr)?;
     ensure!(output.status.code() == Some(1), "{said}");
     let want = format!(
-        "--gid-map: {path}/newgidmap: {path}/newgidmap 0 1000 1 1 200000 5; see /etc/subgid"
+        "--gid-map: {path}/newgidmap: {path}/newgidmap 0 1000 1 1 200000 5; it has no privileges under no-new-privileges"
     );
     ensure!(said.contains(&want), "{said}");
     ensure!(!Path::new(&socket).exists(), "the socket stays");
+    Ok(())
+}
+
+/// The programs with their set-id bits, an ordinary user with a range of ids, and an `/etc` that says so: in a mount
+/// namespace of their own, so that nothing of the machine is changed. `$0` is a directory for all of it.
+const WITH_A_RANGE: &str = r#"set -e
+    mount -t tmpfs -o mode=755 tmpfs "$0"
+    mkdir "$0/bin" "$0/etc"
+    cp "$UIDMAP/newuidmap" "$UIDMAP/newgidmap" "$0/bin"
+    chmod 4755 "$0/bin/newuidmap" "$0/bin/newgidmap"
+    for file in ld.so.cache ld.so.conf nsswitch.conf; do
+        if test -e /etc/$file; then cp /etc/$file "$0/etc"; fi
+    done
+    echo user:x:1000:1000::/:/bin/sh >"$0/etc/passwd"
+    echo user:x:1000: >"$0/etc/group"
+    echo user:200000:65536 >"$0/etc/subuid"
+    echo user:300000:65536 >"$0/etc/subgid"
+    mount --bind "$0/etc" /etc
+    PATH="$0/bin:$PATH" exec setpriv --reuid=1000 --regid=1000 --clear-groups $MORE "$@""#;
+
+/// A daemon of the user with a range; `None` after saying why the programs cannot be had.
+fn with_a_range(share: &Path, place: &Path, more: &'static str) -> Result<Option<Launch>> {
+    let packages = match Tree::fetch(Suite::Bookworm, &["uidmap"]) {
+        Ok(packages) => packages,
+        Err(error) => match error.downcast_ref::<Unavailable>() {
+            Some(why) => {
+                skipped(&why.to_string());
+                return Ok(None);
+            }
+            None => return Err(error),
+        },
+    };
+    let programs = packages.path("usr/bin");
+    let uidmap = format!("UIDMAP={}", programs.to_str().context("UTF-8")?);
+    let more = format!("MORE={more}");
+    let place = place.to_str().context("UTF-8")?;
+    let words = [
+        "env",
+        &uidmap,
+        &more,
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        WITH_A_RANGE,
+        place,
+    ];
+    let maps = [
+        "--uid-map=:0:1000:1:",
+        "--uid-map=:1:200000:65536:",
+        "--gid-map=:0:1000:1:",
+        "--gid-map=:1:300000:65536:",
+    ];
+    let launch = Launch::new(share).through(words).owned_by(1000);
+    Ok(Some(launch.args(&maps).sandbox("namespace")))
+}
+
+#[test]
+fn a_range_of_ids_is_mapped_by_the_programs_that_may() -> Result<()> {
+    if !ROOT_USER.available() {
+        return Ok(());
+    }
+    let (share, place) = (share_of(1000)?, tempfile::tempdir()?);
+    let Some(launch) = with_a_range(share.path(), place.path(), "")? else {
+        return Ok(());
+    };
+    let daemon = launch.start()?;
+    let mut session = Session::open(daemon.socket())?;
+    let client = session.client();
+    fs::set_permissions(share.path(), fs::Permissions::from_mode(0o777))?;
+    for (caller, host) in [
+        (0, (1000, 1000)),
+        (1, (200_000, 300_000)),
+        (500, (200_499, 300_499)),
+    ] {
+        client.caller = Caller {
+            uid: caller,
+            gid: caller,
+            pid: 1,
+        };
+        let name = format!("by-{caller}");
+        let made = client.mkdir(ROOT, &name, 0o750);
+        let made = made.with_context(|| format!("{caller}: {}", daemon.log()))?;
+        ensure!((made.attr.uid, made.attr.gid) == (caller, caller));
+        let found = fs::metadata(share.path().join(name))?;
+        ensure!((found.uid(), found.gid()) == host, "{caller}: {found:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn under_no_new_privileges_a_range_of_ids_ends_the_start_with_the_reason() -> Result<()> {
+    if !ROOT_USER.available() {
+        return Ok(());
+    }
+    let (share, place) = (share_of(1000)?, tempfile::tempdir()?);
+    let Some(launch) = with_a_range(share.path(), place.path(), "--no-new-privs")? else {
+        return Ok(());
+    };
+    // The socket is there for a moment before the sandbox cannot be made.
+    let said = match launch.start() {
+        Err(said) => said.to_string(),
+        Ok(mut daemon) => {
+            daemon.expect_exit(1, common::LIMIT)?;
+            daemon.log()
+        }
+    };
+    for part in ["--gid-map", "newgidmap", "under no-new-privileges"] {
+        ensure!(said.contains(part), "{part}: {said}");
+    }
     Ok(())
 }

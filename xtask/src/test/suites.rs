@@ -140,6 +140,7 @@ const IN_EACH_SANDBOX: &[&str] = &[
     "hostile_memory (test)",
     "hostile_messages (test)",
     "hostile_names (test)",
+    "hostile_once (test)",
     "hostile_opcodes (test)",
     "hostile_queues (test)",
     "hostile_rings (test)",

@@ -260,11 +260,17 @@ fn run(ids: Ids, arguments: &[String]) -> Result<(), SandboxError> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
+    // A set-id bit or a file capability counts for nothing then (man 2 prctl).
+    let advice = if rustix::thread::no_new_privs().unwrap_or(false) {
+        "it has no privileges under no-new-privileges: map one's own id alone, or lift that"
+            .to_owned()
+    } else {
+        format!("see /etc/sub{}", &ids.file()[..3])
+    };
     Err(map(format!(
-        "{}: {}; see /etc/sub{}",
+        "{}: {}; {advice}",
         program.display(),
         said.lines().next().unwrap_or("failed without a word"),
-        &ids.file()[..3]
     )))
 }
 
