@@ -15,10 +15,12 @@ pub enum Mapping {
 }
 
 /// Every operation has a weight: by default fsx leaves half of them out.
+/// None is of no bytes: allocating those is EINVAL anywhere, which fsx takes for a store that cannot allocate.
 /// `MAPPED` stands for the weight of those that map the file.
 const CONFIGURATION: &str = "
 flen = 1048576
 [opsize]
+min = 1
 max = 131072
 [weights]
 close_open = 1.0
