@@ -33,7 +33,10 @@ fn what_cannot_be_done_is_refused_in_one_line() {
             "--shared-dir /d --fd 3 --xattrmap=:good:all:::",
             "--xattrmap: rule 1 has the type 'good'",
         ),
-        ("--shared-dir /d --fd 3 --casefold ascii", "not built yet"),
+        (
+            "--shared-dir /d --fd 3 --migration-mode find-paths",
+            "not built yet",
+        ),
         (
             "--shared-dir /d --fd 3 --translate-uid map:0:100:5 --translate-uid forbid-guest:4:1",
             "--translate-uid: guest id 4 has more than one rule",
