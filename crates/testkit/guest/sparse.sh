@@ -17,6 +17,12 @@ extents() {
         print "@found";' "$1"
 }
 
+# What is data, where the guest can ask (SEEKS is yes); elsewhere it takes all for data.
+has_data() {
+    [ "$SEEKS" = yes ] || set -- 0-5120 "$2"
+    same "$(extents sparse)" "$1" "$2"
+}
+
 write_at() {
     dd if=/tmp/block of=sparse bs=$MIB seek="$1" conv=notrunc status=none
 }
@@ -33,7 +39,7 @@ sync sparse
 same "$(stat -c %s sparse)" 5368709120 "size"
 
 step "holes"
-same "$(extents sparse)" "1-2 4095-4097 5118-5119" "data"
+has_data "1-2 4095-4097 5118-5119" "data"
 
 step "read back, across 4 GiB, without what the guest cached"
 echo 3 >/proc/sys/vm/drop_caches
@@ -44,7 +50,7 @@ dd if=sparse bs=$MIB skip=4094 count=1 status=none | cmp -n $MIB - /dev/zero || 
 
 step "punch, one side of 4 GiB and then across it"
 fallocate --punch-hole --offset $((4096 * MIB)) --length $MIB sparse
-same "$(extents sparse)" "1-2 4095-4096 5118-5119" "data after punching one block"
+has_data "1-2 4095-4096 5118-5119" "data after punching one block"
 fallocate --punch-hole --offset $((4095 * MIB + MIB / 2)) --length $MIB sparse
 dd if=sparse bs=$((MIB / 2)) skip=$((2 * 4095)) count=1 status=none |
     cmp -n $((MIB / 2)) - /tmp/block || fail "the half that stays"

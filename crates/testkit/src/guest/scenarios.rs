@@ -17,7 +17,7 @@ pub const COPY: &str = include_str!("../../guest/copy.sh");
 /// Fills databases; `$WAL` says what that mode can do here.
 pub const SQLITE: &str = include_str!("../../guest/sqlite.sh");
 
-/// Writes, reads and punches `sparse`, a file of 5 GiB.
+/// Writes, reads and punches `sparse`, a file of 5 GiB; `$SEEKS` says whether its holes can be searched.
 pub const SPARSE: &str = include_str!("../../guest/sparse.sh");
 
 /// Reads, writes, lists and renames in the folder `$PLACE`, telling what it does.
