@@ -140,13 +140,30 @@ fn x_without_a_descriptor_left_a_request_fails_and_the_next_one_is_served() -> R
         .rename((ROOT, b"directory"), (ROOT, b"moved"), 0)
         .context("RENAME")?;
     client.rmdir(ROOT, "moved").context("RMDIR")?;
-    for refused in [
-        errno(client.create(ROOT, "new", O_RDWR, 0o600)),
-        errno(client.opendir(ROOT)),
-    ] {
-        ensure!(refused == Some(Errno::MFILE), "{refused:?}");
+    // What has idled for some seconds closes, and is there to be had once more.
+    let refused = loop {
+        let name = format!("new-{}", open.len());
+        match client.create(ROOT, &name, O_RDWR, 0o600) {
+            Ok(made) => open.push((made.entry.nodeid, made.open.fh)),
+            failed => {
+                ensure!(!target.share().join(name).exists(), "half of a CREATE");
+                break errno(failed);
+            }
+        }
+        ensure!(open.len() < 100, "more files than descriptors");
+    };
+    ensure!(refused == Some(Errno::MFILE), "{refused:?}");
+    let mut listings = Vec::new();
+    let refused = loop {
+        match client.opendir(ROOT) {
+            Ok(opened) if listings.len() < 100 => listings.push(opened.fh),
+            failed => break errno(failed),
+        }
+    };
+    ensure!(refused == Some(Errno::MFILE), "{refused:?}");
+    for listing in listings {
+        client.releasedir(ROOT, listing)?;
     }
-    ensure!(!target.share().join("new").exists(), "half of a CREATE");
     for (node, fh) in open {
         client.release(node, fh)?;
     }
