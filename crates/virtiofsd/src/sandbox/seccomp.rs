@@ -111,19 +111,10 @@ const XATTR: &[libc::c_long] = &[
 /// What locks of flock(2) take on top.
 const FLOCK: &[libc::c_long] = &[libc::SYS_flock];
 
-/// What the helper calls, with any arguments.
-const HELPER: &[libc::c_long] = &[
-    libc::SYS_poll,
-    libc::SYS_ppoll,
-    libc::SYS_read,
-    libc::SYS_pidfd_send_signal,
-    libc::SYS_wait4,
-    libc::SYS_unlinkat,
-    libc::SYS_close,
+/// What a process needs to log, have memory, end and panic: all that helper and broker have in common.
+const LIVING: &[libc::c_long] = &[
     libc::SYS_write,
     libc::SYS_writev,
-    libc::SYS_sendto,
-    // Memory, ending and panicking.
     libc::SYS_futex,
     libc::SYS_munmap,
     libc::SYS_madvise,
@@ -143,33 +134,25 @@ const HELPER: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// What the broker of file handles calls, with any arguments.
+/// What the helper calls beside that, with any arguments.
+const HELPER: &[libc::c_long] = &[
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_read,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_wait4,
+    libc::SYS_unlinkat,
+    libc::SYS_close,
+    libc::SYS_sendto,
+];
+
+/// What the broker of file handles calls beside that, with any arguments.
 const BROKER: &[libc::c_long] = &[
     libc::SYS_recvfrom,
     libc::SYS_sendmsg,
     libc::SYS_name_to_handle_at,
     libc::SYS_statx,
     libc::SYS_close,
-    // Memory, ending and panicking.
-    libc::SYS_write,
-    libc::SYS_writev,
-    libc::SYS_futex,
-    libc::SYS_munmap,
-    libc::SYS_madvise,
-    libc::SYS_mremap,
-    libc::SYS_brk,
-    libc::SYS_sigaltstack,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigaction,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_gettid,
-    libc::SYS_getpid,
-    libc::SYS_tgkill,
-    libc::SYS_clock_gettime,
-    libc::SYS_getrandom,
-    libc::SYS_restart_syscall,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
 ];
 
 /// Of the broker alone.
@@ -323,8 +306,8 @@ fn rules(process: Process<'_>) -> Result<BTreeMap<i64, Vec<SeccompRule>>, String
             let locks = optional(options.posix_locks == RemoteLocks::On, &POSIX_LOCK_COMMANDS);
             ([SERVER, xattr, flock], SERVER_BY_ARGUMENT, locks)
         }
-        Process::Helper => ([HELPER, &[], &[]], [].as_slice(), [].as_slice()),
-        Process::Broker => ([BROKER, &[], &[]], BROKER_BY_ARGUMENT, [].as_slice()),
+        Process::Helper => ([HELPER, LIVING, &[]], [].as_slice(), [].as_slice()),
+        Process::Broker => ([BROKER, LIVING, &[]], BROKER_BY_ARGUMENT, [].as_slice()),
     };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = lists
         .into_iter()
@@ -400,7 +383,7 @@ mod tests {
         let broker = rules(Process::Broker).unwrap();
         assert_eq!(
             broker.len(),
-            BROKER.len() + BROKER_BY_ARGUMENT.len() + BY_ARGUMENT.len()
+            BROKER.len() + LIVING.len() + BROKER_BY_ARGUMENT.len() + BY_ARGUMENT.len()
         );
         assert_eq!(broker.len(), 29);
         let others = [
