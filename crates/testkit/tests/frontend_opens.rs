@@ -23,10 +23,7 @@ const NOFLUSH: u32 = 1 << 5;
 const PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 
 fn start(share: &Path, arguments: &[&str]) -> Result<Daemon> {
-    arguments
-        .iter()
-        .fold(Launch::new(share), |launch, argument| launch.arg(argument))
-        .start()
+    Launch::new(share).args(arguments).start()
 }
 
 fn errno<T>(result: Result<T, Failure>) -> Option<Errno> {

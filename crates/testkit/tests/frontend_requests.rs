@@ -581,10 +581,7 @@ fn with_keep_listening_a_violation_ends_only_its_connection() -> Result<()> {
 }
 
 fn config_of(share: &Path, arguments: &[&str]) -> Result<(u64, Option<Vec<u8>>)> {
-    let launch = arguments
-        .iter()
-        .fold(Launch::new(share), |launch, a| launch.arg(*a));
-    let daemon = launch.start()?;
+    let daemon = Launch::new(share).args(arguments).start()?;
     let frontend = Frontend::connect(daemon.socket(), &Options::default())?;
     let offered = frontend.protocol_features().0 & protocol_feature::CONFIG;
     let bytes = if offered == 0 {

@@ -24,10 +24,7 @@ const O_SYNC: u32 = 0o401_0000;
 const O_NOATIME: u32 = 0o100_0000;
 
 fn start(share: &Path, arguments: &[&str]) -> Result<Daemon> {
-    arguments
-        .iter()
-        .fold(Launch::new(share), |launch, argument| launch.arg(argument))
-        .start()
+    Launch::new(share).args(arguments).start()
 }
 
 fn errno<T>(result: Result<T, Failure>) -> Option<Errno> {
