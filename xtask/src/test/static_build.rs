@@ -93,6 +93,7 @@ fn serves(program: &Path) -> Result<()> {
         "test",
         "--quiet",
         "--package=virtiofs-testkit",
+        "--test=frontend_life",
         "--test=frontend_requests",
     ]);
     repo::run(tests.env("VIRTIOFSD", program))

@@ -131,6 +131,7 @@ fn binary(message: &Value) -> Option<Binary> {
 const IN_EACH_SANDBOX: &[&str] = &[
     "bridge_mount (test)",
     "frontend_parking (test)",
+    "frontend_life (test)",
     "frontend_requests (test)",
     "hostile_chains (test)",
     "hostile_exhaustion (test)",

@@ -11,9 +11,11 @@ mod calls;
 mod client;
 mod reply;
 mod request;
+mod round_trip;
 mod session;
 
 pub use client::{Answer, ClientOptions, FuseClient, Shape};
 pub use reply::{DirEntry, Failure, dir_entries, dir_entries_plus};
 pub use request::{Caller, Request};
+pub use round_trip::{pattern, round_trip};
 pub use session::Session;
