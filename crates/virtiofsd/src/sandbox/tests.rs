@@ -4,16 +4,16 @@
 //! then with it, where most attempts end the process.
 
 mod handles;
+mod labels;
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode as FileMode, OFlags, openat, renameat};
+use rustix::fs::{Mode as FileMode, OFlags, openat, renameat};
 use rustix::io::Errno;
-use virtiofs_protocol::Access;
 
-use super::{Broker, Confined, Kind, Mode, Role, choose, enter, filter, prepare};
+use super::{Broker, Confined, Kind, Role, choose, enter, filter, prepare};
 use crate::cli;
 use crate::plan::Plan;
 use crate::sys::{self, Forked};
@@ -516,41 +516,5 @@ fn a_share_that_is_only_read_cannot_be_written_from_inside() {
             })),
         };
         assert_eq!(code, 0, "{mode}");
-    }
-}
-
-/// Where labels of new files are said, a thread may write its own files of a procfs; no other way out opens.
-#[test]
-fn a_thread_reaches_its_own_label_and_nothing_else_of_its_process() {
-    if !is_root() {
-        return;
-    }
-    let place = Place::new();
-    let namespace = Mode::Namespace(super::Owner::Host);
-    for mode in [namespace, Mode::None] {
-        let opened = |path: &str, flags: OFlags| match sys::fork().unwrap() {
-            Forked::Parent(child) => sys::wait_for(child).unwrap(),
-            Forked::Child => {
-                let labelling = super::labelling::find(&mode).unwrap();
-                let share = open(CWD, place.share(), LOOK).unwrap();
-                let files = Some(labelling.own_files.as_fd());
-                super::landlock::restrict_to(
-                    share.as_fd(),
-                    Kind::Directory,
-                    Access::ReadWrite,
-                    files,
-                )
-                .unwrap();
-                let ended = match open(&labelling.proc, path, flags | OFlags::CLOEXEC) {
-                    Ok(_) => 0,
-                    Err(errno) => u8::try_from(errno.raw_os_error()).unwrap_or(NOT_THERE),
-                };
-                sys::exit_now(ended)
-            }
-        };
-        assert_eq!(opened("thread-self/attr/fscreate", OFlags::WRONLY), 0);
-        assert_eq!(opened("thread-self/attr/fscreate", OFlags::RDONLY), ACCES);
-        assert_eq!(opened("self/oom_score_adj", OFlags::WRONLY), ACCES);
-        assert_eq!(opened("self/status", OFlags::RDONLY), ACCES);
     }
 }
