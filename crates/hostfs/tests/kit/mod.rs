@@ -9,6 +9,7 @@
 
 pub(crate) mod handles;
 pub(crate) mod listing;
+pub(crate) mod locker;
 pub(crate) mod store;
 
 use std::ffi::CString;
