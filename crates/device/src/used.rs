@@ -8,7 +8,6 @@ use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags, fcntl_getfl, fcntl_setfl, statx};
-use rustix::net::sockopt::socket_type;
 use rustix::net::{SendFlags, send};
 use virtiofs_protocol::Errno;
 
@@ -259,7 +258,8 @@ impl Call {
     ///
     /// One line for the operator: what is stored somewhere is nobody's ear.
     pub(crate) fn new(descriptor: OwnedFd) -> Result<Self, &'static str> {
-        if socket_type(&descriptor).is_ok() {
+        // Not by getsockopt(2), which would be one more system call to let through.
+        if kind(&descriptor)? == FileType::Socket {
             return Ok(Self::Socket(descriptor));
         }
         do_not_wait(&descriptor)?;
@@ -277,11 +277,16 @@ impl Call {
     }
 }
 
+/// What a descriptor of the front-end's is.
+fn kind(descriptor: impl AsFd) -> Result<FileType, &'static str> {
+    statx(descriptor, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE)
+        .map(|stat| FileType::from_raw_mode(stat.stx_mode.into()))
+        .map_err(|_| "a descriptor that cannot be looked at")
+}
+
 /// Refuses what is no event, and makes the rest non-blocking.
 pub(crate) fn do_not_wait(descriptor: impl AsFd) -> Result<(), &'static str> {
-    let stat = statx(&descriptor, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE)
-        .map_err(|_| "a descriptor that cannot be looked at")?;
-    match FileType::from_raw_mode(stat.stx_mode.into()) {
+    match kind(&descriptor)? {
         FileType::RegularFile
         | FileType::Directory
         | FileType::Symlink

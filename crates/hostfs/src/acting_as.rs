@@ -4,14 +4,13 @@
 //! is dropped; a thread that cannot get back ends the daemon, because it would serve the next
 //! request with the wrong rights.
 
-use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Once;
 
 use rustix::process::{Gid, Uid, getegid, geteuid};
 use rustix::thread::{
-    CapabilitySet, capabilities, set_capabilities, set_thread_groups, set_thread_res_gid,
-    set_thread_res_uid,
+    CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
 };
 use virtiofs_protocol::Errno;
 
@@ -24,14 +23,21 @@ pub(crate) struct Service {
     gid: Gid,
     may_switch: bool,
     may_give: bool,
+    /// What every thread has while it acts as nobody else: never looked at again.
+    sets: CapabilitySets,
 }
 
 impl Service {
     /// Looks at the calling thread.
     pub(crate) fn of_this_thread() -> Self {
         let needed = CapabilitySet::SETUID | CapabilitySet::SETGID;
-        let has = |needed| capabilities(None).is_ok_and(|sets| sets.effective.contains(needed));
-        let may_switch = has(needed);
+        // A kernel that does not say has given nothing that could be counted on.
+        let sets = capabilities(None).unwrap_or(CapabilitySets {
+            effective: CapabilitySet::empty(),
+            permitted: CapabilitySet::empty(),
+            inheritable: CapabilitySet::empty(),
+        });
+        let may_switch = sets.effective.contains(needed);
         let uid = geteuid();
         Self {
             uid,
@@ -39,7 +45,8 @@ impl Service {
             // Another user would keep its capabilities while it acts as somebody, and lose them when
             // it comes back from acting as root (man 7 capabilities).
             may_switch: may_switch && uid.is_root(),
-            may_give: has(CapabilitySet::CHOWN),
+            may_give: sets.effective.contains(CapabilitySet::CHOWN),
+            sets,
         }
     }
 
@@ -67,6 +74,7 @@ pub(crate) struct ActingAs {
     uid_back: Option<Uid>,
     gid_back: Option<Gid>,
     groups_back: bool,
+    sets: CapabilitySets,
     _this_thread_only: PhantomData<*const ()>,
 }
 
@@ -83,6 +91,7 @@ impl ActingAs {
             uid_back: None,
             gid_back: None,
             groups_back: false,
+            sets: service.sets,
             _this_thread_only: PhantomData,
         };
         let (uid, gid) = (owner_uid(creator.user), owner_gid(creator.group));
@@ -124,7 +133,7 @@ impl ActingAs {
             Err(Errno::ACCESS) if self.uid_back.is_some() => {}
             done => return done,
         }
-        let mut sets = capabilities(None)?;
+        let mut sets = self.sets;
         sets.effective = sets.permitted & CapabilitySet::DAC_OVERRIDE;
         set_capabilities(None, sets)?;
         // The right goes with the switch back: a change of the effective user id from nonzero to
@@ -159,30 +168,15 @@ impl Drop for ActingAs {
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct WithoutSetid {
-    back: bool,
+    back: Option<CapabilitySets>,
     _this_thread_only: PhantomData<*const ()>,
-}
-
-thread_local! {
-    /// The sets this thread normally has, asked once.
-    static NORMAL: Cell<Option<rustix::thread::CapabilitySets>> = const { Cell::new(None) };
-}
-
-fn normal_sets() -> Result<rustix::thread::CapabilitySets, Errno> {
-    if let Some(sets) = NORMAL.get() {
-        return Ok(sets);
-    }
-    let sets = capabilities(None)?;
-    NORMAL.set(Some(sets));
-    Ok(sets)
 }
 
 impl WithoutSetid {
     /// Gives CAP_FSETID up for a moment, where the thread has it.
-    pub(crate) fn begin() -> Result<Self, Errno> {
-        let mut sets = normal_sets()?;
-        let back = sets.effective.contains(CapabilitySet::FSETID);
-        if back {
+    pub(crate) fn begin(service: Service) -> Result<Self, Errno> {
+        let back = Some(service.sets).filter(|sets| sets.effective.contains(CapabilitySet::FSETID));
+        if let Some(mut sets) = back {
             sets.effective.remove(CapabilitySet::FSETID);
             set_capabilities(None, sets)?;
         }
@@ -195,11 +189,10 @@ impl WithoutSetid {
 
 impl Drop for WithoutSetid {
     fn drop(&mut self) {
-        let restored = !self.back
-            || normal_sets()
-                .and_then(|sets| set_capabilities(None, sets))
-                .is_ok();
-        if !restored {
+        if self
+            .back
+            .is_some_and(|sets| set_capabilities(None, sets).is_err())
+        {
             // The thread would go on with fewer rights than the next request needs.
             std::process::abort();
         }

@@ -123,7 +123,8 @@ impl PassthroughFs {
             | FileType::BlockDevice
             | FileType::Unknown => return Err(Errno::INVAL),
         }
-        let _without_privileges = privileges::dropped_as_asked(cx, op.kill_privileges)?;
+        let _without_privileges =
+            privileges::dropped_as_asked(self.service, cx, op.kill_privileges)?;
         if let Some(file) = op.file {
             let file = self.handles.file(file)?;
             match ftruncate(file.file()?, size.get_u64()) {

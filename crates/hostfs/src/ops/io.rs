@@ -50,7 +50,7 @@ impl PassthroughFs {
         let held = self.descriptor(node)?;
         let _without_privileges = if flags.contains(OFlags::TRUNC) {
             self.drop_renamed_capability(cx, &held)?;
-            privileges::dropped_as_asked(cx, options.kill_privileges)?
+            privileges::dropped_as_asked(self.service, cx, options.kill_privileges)?
         } else {
             None
         };
@@ -181,7 +181,8 @@ impl PassthroughFs {
             (Placement::Append, WriteOrigin::PageCache) | (Placement::Offset, _) => 0,
         };
         self.drop_renamed_capability(cx, file)?;
-        let _without_privileges = privileges::dropped_as_asked(cx, op.kill_privileges)?;
+        let _without_privileges =
+            privileges::dropped_as_asked(self.service, cx, op.kill_privileges)?;
         Ok(in_turns(op.size_bytes, from.iovecs().len(), 0, |done| {
             pwritev2(file.as_fd(), &from, done, behind(op.offset, done)?, flags)
         })?)

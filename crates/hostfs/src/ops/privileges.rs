@@ -8,7 +8,7 @@
 use virtiofs_protocol::op::KillPrivileges;
 use virtiofs_protocol::{Context, Errno, InitFlags};
 
-use crate::acting_as::WithoutSetid;
+use crate::acting_as::{Service, WithoutSetid};
 
 const EITHER_FORM: InitFlags = InitFlags::HANDLE_KILLPRIV.union(InitFlags::HANDLE_KILLPRIV_V2);
 
@@ -19,12 +19,13 @@ pub(crate) fn are_ours(cx: &Context<'_>) -> bool {
 
 /// To be held during a change whose request says whether they go.
 pub(crate) fn dropped_as_asked(
+    service: Service,
     cx: &Context<'_>,
     asked: KillPrivileges,
 ) -> Result<Option<WithoutSetid>, Errno> {
     let always = cx.negotiated.flags.contains(InitFlags::HANDLE_KILLPRIV);
     let drops = always || asked == KillPrivileges::Yes;
-    drops.then(WithoutSetid::begin).transpose()
+    drops.then(|| WithoutSetid::begin(service)).transpose()
 }
 
 /// To be held during a change whose request has no room to say it: FALLOCATE and COPY_FILE_RANGE.
@@ -32,8 +33,11 @@ pub(crate) fn dropped_as_asked(
 /// The guest's kernel leaves these to the daemon with either form. It would not drop them for a
 /// caller with CAP_FSETID; all that is told of the caller is whether it is root. With ALLOW_IDMAP not
 /// even that is told, and nobody counts as root: dropping too much is the safe side.
-pub(crate) fn dropped_for_caller(cx: &Context<'_>) -> Result<Option<WithoutSetid>, Errno> {
+pub(crate) fn dropped_for_caller(
+    service: Service,
+    cx: &Context<'_>,
+) -> Result<Option<WithoutSetid>, Errno> {
     let always = cx.negotiated.flags.contains(InitFlags::HANDLE_KILLPRIV);
     let drops = always || (are_ours(cx) && !cx.caller.is_root());
-    drops.then(WithoutSetid::begin).transpose()
+    drops.then(|| WithoutSetid::begin(service)).transpose()
 }

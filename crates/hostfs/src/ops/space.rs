@@ -13,7 +13,7 @@ impl PassthroughFs {
         let file = file.file()?;
         may_take_long(cx, &file.mount)?;
         self.drop_renamed_capability(cx, file)?;
-        let _without_privileges = privileges::dropped_for_caller(cx)?;
+        let _without_privileges = privileges::dropped_for_caller(self.service, cx)?;
         let mode = FallocateFlags::from_bits_retain(op.mode.bits());
         Ok(fallocate(
             file,
@@ -49,7 +49,7 @@ impl PassthroughFs {
         // Gigabytes may have to be copied, unless the store shares blocks.
         sleeps(cx)?;
         self.drop_renamed_capability(cx, to)?;
-        let _without_privileges = privileges::dropped_for_caller(cx)?;
+        let _without_privileges = privileges::dropped_for_caller(self.service, cx)?;
         let (mut from_offset, mut to_offset) = (op.from_offset.get_u64(), op.to_offset.get_u64());
         let len = usize::try_from(op.len_bytes).unwrap_or(usize::MAX);
         let copied = copy_file_range(from, Some(&mut from_offset), to, Some(&mut to_offset), len)?;
