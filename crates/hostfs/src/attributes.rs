@@ -1,6 +1,6 @@
-//! From `struct statx` to what the guest is told.
+//! From `struct statx` and `struct stat` to what the guest is told.
 
-use rustix::fs::Statx;
+use rustix::fs::{Stat, Statx, major, minor};
 use virtiofs_protocol::{AttrFlags, Attributes, Gid, Uid};
 
 use crate::idmap::{Host, Identities};
@@ -38,6 +38,38 @@ pub(crate) fn attributes(stat: &Statx, identities: &Identities, flags: AttrFlags
     }
 }
 
+/// As [`attributes`], of what fstat(2) says, whose fields have other widths on other processors.
+#[allow(
+    clippy::useless_conversion,
+    reason = "a field is wider on one processor than on another"
+)]
+pub(crate) fn attributes_of_fstat(
+    stat: &Stat,
+    identities: &Identities,
+    flags: AttrFlags,
+) -> Attributes {
+    Attributes {
+        ino: stat.st_ino.into(),
+        size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
+        blocks_512: u64::try_from(stat.st_blocks).unwrap_or(0),
+        atime: (stat.st_atime.into(), narrow(stat.st_atime_nsec)),
+        mtime: (stat.st_mtime.into(), narrow(stat.st_mtime_nsec)),
+        ctime: (stat.st_ctime.into(), narrow(stat.st_ctime_nsec)),
+        mode: stat.st_mode,
+        nlink: narrow(stat.st_nlink),
+        guest_uid: identities.guest_user(Host(Uid(stat.st_uid))),
+        guest_gid: identities.guest_group(Host(Gid(stat.st_gid))),
+        rdev: encoded_device(major(stat.st_rdev), minor(stat.st_rdev)),
+        blksize_bytes: narrow(stat.st_blksize),
+        flags,
+    }
+}
+
+/// A number that the kernel keeps in 32 bits, out of the wider field that it hands over.
+fn narrow(number: impl TryInto<u32>) -> u32 {
+    number.try_into().unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,5 +80,34 @@ mod tests {
             assert_eq!(decoded_device(encoded_device(major, minor)), (major, minor));
         }
         assert_eq!(encoded_device(8, 1), 0x801);
+    }
+
+    #[test]
+    fn both_looks_at_a_file_say_the_same() {
+        let here = tempfile::tempdir().unwrap();
+        let file = here.path().join("file");
+        std::fs::write(&file, [7; 5000]).unwrap();
+        let before_1970 = rustix::fs::Timespec {
+            tv_sec: -12_345,
+            tv_nsec: 678,
+        };
+        let times = rustix::fs::Timestamps {
+            last_access: before_1970,
+            last_modification: before_1970,
+        };
+        let flags = rustix::fs::AtFlags::empty();
+        rustix::fs::utimensat(rustix::fs::CWD, &file, &times, flags).unwrap();
+        for path in [here.path(), &file, "/dev/null".as_ref()] {
+            let file = std::fs::File::open(path).unwrap();
+            let (identities, flags) = (Identities::default(), AttrFlags::empty());
+            let by_statx = crate::sys::stat_fd(&file).unwrap();
+            let by_fstat = crate::sys::attributes_fd(&file).unwrap();
+            assert_eq!(
+                attributes(&by_statx, &identities, flags),
+                attributes_of_fstat(&by_fstat, &identities, flags),
+                "{}",
+                path.display()
+            );
+        }
     }
 }

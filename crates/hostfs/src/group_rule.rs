@@ -3,8 +3,6 @@
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
-use rustix::fs::Statx;
-
 /// So long a directory is believed to be as it was seen, in [`ticks`]: a tenth of what the guest
 /// itself believes it by default.
 const BELIEVED_TICKS: u32 = 10;
@@ -56,8 +54,8 @@ pub(crate) struct Plain {
 }
 
 impl Plain {
-    pub(crate) fn note(&self, stat: &Statx, now: Duration) {
-        let is_plain = stat.stx_mode & SETGID == 0;
+    pub(crate) fn note(&self, mode: u32, now: Duration) {
+        let is_plain = mode & u32::from(SETGID) == 0;
         let seen = ticks(now).filter(|_| is_plain).map_or(0, |now| now + 1);
         self.seen.store(seen, Ordering::Relaxed);
     }
@@ -79,29 +77,22 @@ fn ticks(time: Duration) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// A look at a directory of this mode.
-    fn look(mode: u16) -> Statx {
-        let mut stat = crate::sys::stat_fd(std::fs::File::open(".").unwrap()).unwrap();
-        stat.stx_mode = mode;
-        stat
-    }
-
     #[test]
     fn a_look_at_a_directory_is_believed_for_a_moment() {
         let plain = Plain::default();
         let (seen, soon) = (Duration::from_secs(5), Duration::from_millis(50));
         assert!(!plain.is_believed(soon), "never looked at");
-        plain.note(&look(0o755), seen);
+        plain.note(0o755, seen);
         assert!(plain.is_believed(seen) && plain.is_believed(seen + soon));
         assert!(!plain.is_believed(seen + Duration::from_millis(120)));
-        plain.note(&look(0o2755), seen);
+        plain.note(0o2755, seen);
         assert!(!plain.is_believed(seen), "it hands its group down");
     }
 
     #[test]
     fn after_years_nothing_is_believed() {
         let (plain, late) = (Plain::default(), Duration::from_secs(u64::from(u32::MAX)));
-        plain.note(&look(0o755), late);
+        plain.note(0o755, late);
         assert!(!plain.is_believed(late));
     }
 }

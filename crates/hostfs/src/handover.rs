@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, Statx, chownat, unlinkat};
+use rustix::fs::{AtFlags, Mode, chownat, unlinkat};
 use rustix::process::{Gid, Uid};
 use virtiofs_protocol::{Context, Errno, InitFlags, Name};
 
@@ -27,9 +27,9 @@ pub(crate) struct NewOwner {
 
 impl PassthroughFs {
     /// Remembers what was seen of a directory just now.
-    pub(crate) fn note_directory(&self, node: &Node, stat: &Statx) {
+    pub(crate) fn note_directory(&self, node: &Node, mode: u32) {
         if node.value.is_directory() {
-            node.value.plain.note(stat, self.start.elapsed());
+            node.value.plain.note(mode, self.start.elapsed());
         }
     }
 

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{OFlags, Statx};
+use rustix::fs::{OFlags, Stat, Statx};
 use virtiofs_protocol::{Errno, Name, NodeId};
 
 use crate::PassthroughFs;
@@ -301,15 +301,24 @@ impl PassthroughFs {
     /// ESTALE when it is not where it was seen last, and is not open either.
     pub(crate) fn stat(&self, node: &Node) -> Result<Statx, Errno> {
         let stat = self.stat_wherever(node)?;
-        self.note_directory(node, &stat);
+        self.note_directory(node, stat.stx_mode.into());
         Ok(stat)
+    }
+
+    /// Looks at the attributes of an inode that is held and stays itself; `None` where its identity
+    /// has to be looked at as well, as [`PassthroughFs::stat`] does.
+    pub(crate) fn attributes_held(&self, node: &Node) -> Option<Result<Stat, Errno>> {
+        let lent = node.value.lent();
+        let held = lent.as_ref().filter(|held| stays_itself(node, held))?;
+        self.hot.stir();
+        Some(sys::attributes_fd(held))
     }
 
     /// Whatever is rare stands apart: what is left here hands on the kernel's answer as it lies.
     fn stat_wherever(&self, node: &Node) -> Result<Statx, Errno> {
         let lent = node.value.lent();
         match lent.as_ref() {
-            Some(held) if held.is_seen() && node.value.mount.identity == Identity::Birth => {
+            Some(held) if stays_itself(node, held) => {
                 self.hot.stir();
                 sys::stat_fd(held)
             }
@@ -401,6 +410,11 @@ impl PassthroughFs {
         }
         Ok(Some(pinned))
     }
+}
+
+/// Whether a descriptor is surely the inode's, and nothing can have changed which inode that is.
+fn stays_itself(node: &Node, held: &Held) -> bool {
+    held.is_seen() && node.value.mount.identity == Identity::Birth
 }
 
 /// A name that is gone says that the inode is not there; the guest looks it up again.

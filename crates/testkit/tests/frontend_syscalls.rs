@@ -332,7 +332,7 @@ fn a_read_of_what_is_not_in_memory_is_tried_once_and_then_made_by_another_thread
     let calls = trace.finish()?;
     let reads: Vec<&Call> = calls
         .iter()
-        .filter(|call| call.name == "preadv2" && !call.line.contains("[eventfd]"))
+        .filter(|call| call.name.starts_with("pread") && !call.line.contains("[eventfd]"))
         .collect();
     let lines: Vec<&str> = reads.iter().map(|call| call.line.as_str()).collect();
     ensure!(reads.len() == 2, "{lines:?}");

@@ -11,12 +11,13 @@ use virtiofs_protocol::op::{
     Getattr, Permissions, Setattr, Statx as AskedStatx, Symlink, TimeChange,
 };
 use virtiofs_protocol::{
-    Attr, AttrFlags, Context, Errno, ExtendedAttr, FileOffset, NodeId, Outcome, PageWriter, Refusal,
+    Attr, AttrFlags, Attributes, Context, Errno, ExtendedAttr, FileOffset, NodeId, Outcome,
+    PageWriter, Refusal,
 };
 
 use crate::PassthroughFs;
 use crate::acting_as::{owner_gid, owner_uid};
-use crate::attributes::attributes;
+use crate::attributes::{attributes, attributes_of_fstat};
 use crate::inode::Node;
 use crate::ops::privileges;
 use crate::root::WorkingDirectory;
@@ -29,7 +30,13 @@ const UTIME_OMIT: i64 = 0x3fff_fffe;
 impl PassthroughFs {
     pub(crate) fn op_getattr(&self, cx: &Context<'_>, node: NodeId, _op: Getattr) -> Outcome<Attr> {
         let node = self.node(cx, node)?;
-        Ok(self.attr(&self.stat(&node)?))
+        let Some(stat) = self.attributes_held(&node) else {
+            return Ok(self.attr(&self.stat(&node)?));
+        };
+        let stat = stat?;
+        self.note_directory(&node, stat.st_mode);
+        let ids = &self.options.identities;
+        Ok(self.lasting(attributes_of_fstat(&stat, ids, AttrFlags::empty())))
     }
 
     pub(crate) fn op_statx(
@@ -49,9 +56,15 @@ impl PassthroughFs {
     }
 
     fn attr(&self, stat: &Statx) -> Attr {
+        let ids = &self.options.identities;
+        self.lasting(attributes(stat, ids, AttrFlags::empty()))
+    }
+
+    /// With how long the guest may believe them.
+    fn lasting(&self, attributes: Attributes) -> Attr {
         Attr {
-            validity: self.validity(stat),
-            attributes: attributes(stat, &self.options.identities, AttrFlags::empty()),
+            validity: self.validity(&attributes),
+            attributes,
         }
     }
 

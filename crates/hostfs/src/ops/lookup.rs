@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FileType, Statx};
 use virtiofs_protocol::op::Lookup;
 use virtiofs_protocol::{
-    AttrFlags, Context, Entry, Errno, InitFlags, LookupName, Name, NodeId, Outcome, Refusal,
-    Validity,
+    AttrFlags, Attributes, Context, Entry, Errno, InitFlags, LookupName, Name, NodeId, Outcome,
+    Refusal, Validity,
 };
 
 use crate::PassthroughFs;
@@ -229,7 +229,7 @@ impl PassthroughFs {
         node: &Node,
         stat: &Statx,
     ) -> Entry {
-        self.note_directory(node, stat);
+        self.note_directory(node, stat.stx_mode.into());
         // A guest's mount point is a directory; and only there do directories change the device.
         let begins = node.value.is_directory() && parent.value.state().key.is_elsewhere(stat);
         let flags = if begins && cx.negotiated.flags.contains(InitFlags::SUBMOUNTS) {
@@ -237,7 +237,8 @@ impl PassthroughFs {
         } else {
             AttrFlags::empty()
         };
-        let validity = self.validity(stat);
+        let attributes = attributes(stat, &self.options.identities, flags);
+        let validity = self.validity(&attributes);
         let entry_validity = match self.options.casefold {
             CaseFold::Off => validity,
             // The guest's cache takes two spellings for two names, and would keep one when the
@@ -248,7 +249,7 @@ impl PassthroughFs {
             node: NodeId::from_raw(node.number),
             entry_validity,
             attr_validity: validity,
-            attributes: attributes(stat, &self.options.identities, flags),
+            attributes,
         }
     }
 
@@ -269,10 +270,10 @@ impl PassthroughFs {
     }
 
     /// How long what the host says of an inode holds, its name included.
-    pub(crate) fn validity(&self, stat: &Statx) -> Validity {
+    pub(crate) fn validity(&self, attributes: &Attributes) -> Validity {
         self.options
             .validity
-            .unwrap_or_else(|| self.options.cache.validity(|| last_change(stat)))
+            .unwrap_or_else(|| self.options.cache.validity(|| last_change(attributes)))
     }
 }
 
@@ -284,9 +285,10 @@ fn exports(cx: &Context<'_>) -> bool {
 /// When the inode changed last: its contents, its attributes or, on most stores, its name.
 ///
 /// Before 1970 is long ago whenever it was; what no clock reaches is no age at all.
-fn last_change(stat: &Statx) -> SystemTime {
-    let secs = u64::try_from(stat.stx_ctime.tv_sec).unwrap_or(0);
+fn last_change(attributes: &Attributes) -> SystemTime {
+    let (secs, nanos) = attributes.ctime;
+    let secs = u64::try_from(secs).unwrap_or(0);
     SystemTime::UNIX_EPOCH
-        .checked_add(Duration::new(secs, stat.stx_ctime.tv_nsec))
+        .checked_add(Duration::new(secs, nanos))
         .unwrap_or_else(SystemTime::now)
 }

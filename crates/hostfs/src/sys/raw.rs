@@ -27,6 +27,14 @@ pub(super) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
+/// The only piece, where a call without flags can take it whole: that saves the kernel a list.
+fn only_piece(pieces: &[IoVec], skip: usize, flags: RwFlags) -> Option<&IoVec> {
+    match pieces {
+        [piece] if skip == 0 && flags == 0 => Some(piece),
+        _ => None,
+    }
+}
+
 /// Calls with the first [`IOV_MAX`] pieces of what lies behind `skip` bytes, and their count.
 fn with_rest<T>(
     pieces: &[IoVec],
@@ -53,7 +61,7 @@ fn with_rest<T>(
     Ok(call(rest.as_ptr().cast(), count(&rest)?))
 }
 
-/// Reads into what lies behind the first `skip` bytes of `pages` (man 2 preadv2).
+/// Reads into what lies behind the first `skip` bytes of `pages` (man 2 preadv2, pread).
 ///
 /// One call, so at most [`IOV_MAX`] pieces.
 pub(crate) fn preadv2(
@@ -63,6 +71,12 @@ pub(crate) fn preadv2(
     offset: FileOffset,
     flags: RwFlags,
 ) -> Result<usize, Errno> {
+    if let Some(piece) = only_piece(pages.iovecs(), skip, flags) {
+        let (base, len) = (piece.base().cast(), piece.len_bytes());
+        // SAFETY: as below, for a piece alone.
+        let read = unsafe { libc::pread(file.as_raw_fd(), base, len, offset.get()) };
+        return usize::try_from(read).map_err(|_| last_errno());
+    }
     let read = with_rest(pages.iovecs(), skip, |pieces, count| {
         // SAFETY: `pieces` holds `count` entries laid out as iovecs, and by the contract of
         // `GuestPages::from_iovecs` each names writable memory that outlives the call and that no
@@ -72,7 +86,7 @@ pub(crate) fn preadv2(
     usize::try_from(read).map_err(|_| last_errno())
 }
 
-/// Writes what lies behind the first `skip` bytes of `pages` (man 2 pwritev2).
+/// Writes what lies behind the first `skip` bytes of `pages` (man 2 pwritev2, pwrite).
 ///
 /// One call, so at most [`IOV_MAX`] pieces.
 pub(crate) fn pwritev2(
@@ -82,6 +96,12 @@ pub(crate) fn pwritev2(
     offset: FileOffset,
     flags: RwFlags,
 ) -> Result<usize, Errno> {
+    if let Some(piece) = only_piece(pages.iovecs(), skip, flags) {
+        let (base, len) = (piece.base().cast(), piece.len_bytes());
+        // SAFETY: as in `preadv2`; the kernel only reads the memory.
+        let written = unsafe { libc::pwrite(file.as_raw_fd(), base, len, offset.get()) };
+        return usize::try_from(written).map_err(|_| last_errno());
+    }
     let written = with_rest(pages.iovecs(), skip, |pieces, count| {
         // SAFETY: as in `preadv2`; the kernel only reads the memory.
         unsafe { libc::pwritev2(file.as_raw_fd(), pieces, count, offset.get(), flags) }
