@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(2);
 /// queue.
 const PATIENCE: Duration = Duration::from_micros(200);
 /// Looks at quiet queues before the monitor sleeps: waking it costs the request that does it.
-const QUIET_TICKS: u32 = 10;
+const QUIET_TICKS: u32 = 3;
 
 type Watched<F> = Mutex<Vec<Weak<Worker<F>>>>;
 
