@@ -23,7 +23,7 @@ mod stores;
 mod trace;
 mod workloads;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -33,6 +33,7 @@ use crate::repo;
 
 use daemon::Daemon;
 use measure::Effort;
+use peers::Builds;
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -61,6 +62,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     ours: Option<PathBuf>,
 
+    /// Also measure this earlier build of ours, beside the one of now
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["layers", "record"])]
+    before: Option<PathBuf>,
+
+    /// Visit each daemon a hundred times instead of seven, for differences of tens of nanoseconds
+    #[arg(long, conflicts_with_all = ["quick", "record"])]
+    fine: bool,
+
     /// Only requests whose name contains this, in any case
     filter: Option<String>,
 }
@@ -70,10 +79,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.install_peers {
         peers::install()?;
     }
-    let effort = if args.quick {
-        Effort::QUICK
-    } else {
-        Effort::FULL
+    let effort = match (args.quick, args.fine) {
+        (true, _) => Effort::QUICK,
+        (_, true) => Effort::FINE,
+        _ => Effort::FULL,
     };
     let ours = match &args.ours {
         Some(program) => program.clone(),
@@ -82,7 +91,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.layers {
         return layers::run(&ours, args.quick);
     }
-    let daemons = start_all(&ours);
+    let builds = Builds {
+        ours,
+        before: args.before.clone(),
+    };
+    let daemons = start_all(&builds);
     ensure!(!daemons.is_empty(), "there is no daemon to measure");
     let scenarios = scenarios::matching(args.filter.as_deref());
     let with_stores = scenarios::matches(stores::NAME, args.filter.as_deref());
@@ -105,12 +118,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         figures,
         budgets: scenarios::budgets(),
         stores: if with_stores {
-            stores::measure(&peers::all(&ours))
+            stores::measure(&peers::all(&builds))
         } else {
             Vec::new()
         },
         workloads: if with_workloads {
-            workloads::measure(&peers::all(&ours), effort.visits())?
+            workloads::measure(&peers::all(&builds), effort.visits())?
         } else {
             Vec::new()
         },
@@ -152,9 +165,9 @@ fn load() -> Result<String> {
 }
 
 /// Starts ours and what is installed of the others; one that does not start is named and left out.
-fn start_all(ours: &Path) -> Vec<Daemon> {
+fn start_all(builds: &Builds) -> Vec<Daemon> {
     let mut daemons = Vec::new();
-    for peer in peers::all(ours) {
+    for peer in peers::all(builds) {
         match Daemon::start(&peer) {
             Ok(daemon) => daemons.push(daemon),
             Err(error) => eprintln!("bench: without {}: {error:#}", peer.label),

@@ -100,11 +100,23 @@ pub(super) fn layers(program: &Path) -> [Peer; 4] {
     })
 }
 
+/// The builds of ours to measure.
+#[derive(Clone, Debug)]
+pub(super) struct Builds {
+    pub(super) ours: PathBuf,
+    /// An earlier one, to see what a change has won.
+    pub(super) before: Option<PathBuf>,
+}
+
 /// Every daemon that is here, ours first.
-pub(super) fn all(ours: &Path) -> Vec<Peer> {
+pub(super) fn all(builds: &Builds) -> Vec<Peer> {
     let of_crate = crate_root().join("bin/virtiofsd");
+    let before = builds.before.as_deref().map(|program| Peer {
+        label: "before",
+        what: "an earlier build of this daemon",
+        ..ours(program)
+    });
     let peers = [
-        self::ours(ours),
         Peer {
             label: "R",
             what: "crate, 1.14.0",
@@ -127,8 +139,8 @@ pub(super) fn all(ours: &Path) -> Vec<Peer> {
             kernel: Kernel::AsItIs,
         },
     ];
-    let (here, missing): (Vec<Peer>, Vec<Peer>) =
-        peers.into_iter().partition(|peer| peer.program.is_file());
+    let all = [ours(&builds.ours)].into_iter().chain(before).chain(peers);
+    let (here, missing): (Vec<Peer>, Vec<Peer>) = all.partition(|peer| peer.program.is_file());
     for peer in missing {
         eprintln!(
             "bench: without {} ({}): see --install-peers",
