@@ -1,6 +1,6 @@
 //! A FUSE file system that answers READ and FSYNC only when it is told to.
 //!
-//! It stands for a hung store: whoever reads its one file sleeps until
+//! It stands for a hung store: whoever reads one of its two files sleeps until
 //! [`SlowFs::release`]. Everything else is answered at once, but for what
 //! looks at its root after [`SlowFs::hold_attributes`]. It is mounted on
 //! the host below a share, so that a test decides how long the daemon's calls
@@ -21,12 +21,18 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::bridge::FuseDevice;
 use crate::fuse::abi::{self, opcode};
 
-/// Name of the only file.
+/// Name of the file to read.
 pub const FILE: &str = "held";
-/// Its length.
+/// Name of one as large that is looked at, and whose attributes the host's kernel keeps while nobody reads it.
+pub const OTHER_FILE: &str = "other";
+/// Their length.
 pub const FILE_BYTES: u64 = 1 << 20;
+/// So many bytes are alike.
+const PAGE_BYTES: u64 = 4096;
 
+const ROOT_NODE: u64 = 1;
 const FILE_NODE: u64 = 2;
+const OTHER_NODE: u64 = 3;
 /// `FOPEN_DIRECT_IO`: each read of the caller is one READ here.
 const DIRECT_IO: u32 = 1;
 const ONE_DAY_SECS: u64 = 86400;
@@ -34,7 +40,7 @@ const ONE_DAY_SECS: u64 = 86400;
 /// What the file holds at an offset.
 #[must_use]
 pub fn byte_at(offset: u64) -> u8 {
-    u8::try_from(offset / 4096 % 251).unwrap_or(0)
+    u8::try_from(offset / PAGE_BYTES % 251).unwrap_or(0)
 }
 
 /// A request that waits for its release.
@@ -248,10 +254,14 @@ impl Server {
 fn immediate(code: u32, node: u64, arguments: &[u8]) -> Result<Vec<u8>, Errno> {
     match code {
         opcode::INIT => Ok(init().as_bytes().to_vec()),
-        opcode::LOOKUP if arguments == [FILE.as_bytes(), &[0]].concat() => {
-            Ok(entry().as_bytes().to_vec())
+        opcode::LOOKUP => {
+            let node = match arguments.strip_suffix(&[0]) {
+                Some(name) if name == FILE.as_bytes() => FILE_NODE,
+                Some(name) if name == OTHER_FILE.as_bytes() => OTHER_NODE,
+                _ => return Err(Errno::NOENT),
+            };
+            Ok(entry(node).as_bytes().to_vec())
         }
-        opcode::LOOKUP => Err(Errno::NOENT),
         opcode::GETATTR => Ok(attr_out(node)),
         opcode::OPEN | opcode::OPENDIR => {
             let out = abi::OpenOut {
@@ -290,18 +300,18 @@ fn init() -> abi::InitOut {
     }
 }
 
-fn entry() -> abi::EntryOut {
+fn entry(node: u64) -> abi::EntryOut {
     abi::EntryOut {
-        nodeid: FILE_NODE,
+        nodeid: node,
         entry_valid: ONE_DAY_SECS,
         attr_valid: ONE_DAY_SECS,
-        attr: attributes(FILE_NODE),
+        attr: attributes(node),
         ..Default::default()
     }
 }
 
 fn attributes(node: u64) -> abi::Attr {
-    let is_file = node == FILE_NODE;
+    let is_file = node != ROOT_NODE;
     abi::Attr {
         ino: node,
         size: if is_file { FILE_BYTES } else { 0 },
@@ -317,7 +327,17 @@ fn contents(arguments: &[u8]) -> Vec<u8> {
         return Vec::new();
     };
     let end = FILE_BYTES.min(read.offset.saturating_add(read.size.into()));
-    (read.offset..end).map(byte_at).collect()
+    let mut bytes = Vec::new();
+    let mut offset = read.offset;
+    // A page at a time: one thread answers everybody, and a byte at a time it would take longer
+    // than some of those delays that it is to show.
+    while offset < end {
+        let page_end = end.min((offset / PAGE_BYTES + 1) * PAGE_BYTES);
+        let len = usize::try_from(page_end - offset).unwrap_or(0);
+        bytes.resize(bytes.len() + len, byte_at(offset));
+        offset = page_end;
+    }
+    bytes
 }
 
 #[cfg(test)]
