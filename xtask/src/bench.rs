@@ -16,6 +16,7 @@ mod measure;
 mod peers;
 mod plot;
 mod processes;
+mod queues;
 mod record;
 mod report;
 mod scenarios;
@@ -98,10 +99,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let daemons = start_all(&builds);
     ensure!(!daemons.is_empty(), "there is no daemon to measure");
     let scenarios = scenarios::matching(args.filter.as_deref());
+    let with_queues = scenarios::matches(queues::NAME, args.filter.as_deref());
     let with_stores = scenarios::matches(stores::NAME, args.filter.as_deref());
     let with_workloads = scenarios::matches(workloads::NAME, args.filter.as_deref());
     ensure!(
-        with_stores || with_workloads || !scenarios.is_empty(),
+        with_queues || with_stores || with_workloads || !scenarios.is_empty(),
         "nothing that is measured has such a name"
     );
     let load_before = load()?;
@@ -117,8 +119,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         idle,
         figures,
         budgets: scenarios::budgets(),
+        queues: if with_queues {
+            queues::measure(&peers::all(&builds))?
+        } else {
+            Vec::new()
+        },
         stores: if with_stores {
-            stores::measure(&peers::all(&builds))
+            stores::measure(&peers::all(&builds))?
         } else {
             Vec::new()
         },

@@ -109,6 +109,13 @@ pub(super) fn pin_this_thread(processor: usize) -> Result<()> {
     pin(None, processor)
 }
 
+/// Lets this thread, and what it starts from here on, use every processor.
+pub(super) fn unpin_this_thread() -> Result<()> {
+    let mut set = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|processor| set.set(processor));
+    sched_setaffinity(None, &set).context("cannot use all processors")
+}
+
 fn pin(thread: Option<Pid>, processor: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(processor);

@@ -10,6 +10,7 @@ use virtiofs_testkit::frontend::Waiting;
 
 use super::measure::{DIRECT, Place, SETTINGS, Setting};
 use super::processes::Usage;
+use super::queues::{self, QueueRow};
 use super::stores::{self, StoreRow};
 use super::workloads;
 
@@ -47,6 +48,7 @@ pub(super) struct Results {
     pub(super) figures: Vec<Figure>,
     /// System calls that ours may make, by request.
     pub(super) budgets: Vec<(&'static str, f64)>,
+    pub(super) queues: Vec<QueueRow>,
     pub(super) stores: Vec<StoreRow>,
     pub(super) workloads: Vec<workloads::Table>,
 }
@@ -99,6 +101,10 @@ impl Results {
             self.table(&mut page, *setting, str::to_owned, |figure, ours| {
                 Some(shown_times(figure, ours))
             });
+        }
+        if !self.queues.is_empty() {
+            page.push('\n');
+            page.push_str(&queues::markdown(&self.queues));
         }
         if !self.stores.is_empty() {
             page.push('\n');
@@ -175,6 +181,7 @@ impl Results {
             "daemons": daemons.collect::<Value>(),
             "idle": idle.collect::<Value>(),
             "figures": figures.collect::<Value>(),
+            "queues": queues::json(&self.queues),
             "slow_store": stores.collect::<Value>(),
             "workloads": self.workloads.iter().map(workloads::Table::json).collect::<Value>(),
         });
@@ -302,6 +309,7 @@ mod tests {
             idle: vec![],
             figures: vec![figure("ours", 1550, 1000), figure("C", 2000, 3000)],
             budgets: vec![("GETATTR", 1.0)],
+            queues: vec![],
             stores: vec![],
             workloads: vec![],
         };

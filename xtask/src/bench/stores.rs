@@ -11,6 +11,7 @@ use virtiofs_testkit::slowfs::{self, SlowFs};
 use super::daemon::Daemon;
 use super::guest::ROOT;
 use super::peers::Peer;
+use super::processes;
 
 /// What this measurement is called.
 pub(super) const NAME: &str = "slow store";
@@ -44,7 +45,8 @@ pub(super) struct StoreRow {
 }
 
 /// Measures each daemon; one that fails is named and left out.
-pub(super) fn measure(peers: &[Peer]) -> Vec<StoreRow> {
+pub(super) fn measure(peers: &[Peer]) -> Result<Vec<StoreRow>> {
+    processes::unpin_this_thread()?;
     let mut rows = Vec::new();
     for peer in peers {
         eprintln!("bench: a slow store, {}", peer.label);
@@ -53,7 +55,7 @@ pub(super) fn measure(peers: &[Peer]) -> Vec<StoreRow> {
             Err(error) => eprintln!("bench: a slow store without {}: {error:#}", peer.label),
         }
     }
-    rows
+    Ok(rows)
 }
 
 fn row(peer: &Peer) -> Result<StoreRow> {
