@@ -15,6 +15,7 @@ use crate::features::{MOST_QUEUES, MOST_REGIONS, protocol, virtio};
 use crate::memory::{Memory, Region, RegionLayout};
 use crate::message::{Halt, Message, Wire, request};
 use crate::polling::Polling;
+use crate::pressure::ProcessorPressure;
 use queues::Queues;
 
 /// What the operator chose about the device.
@@ -28,6 +29,8 @@ pub struct DeviceOptions {
     pub polling: Polling,
     /// Processors that there are for it: they look only while one is left for the driver.
     pub processors: usize,
+    /// Whether others wait for them, where that can be known: [`Polling::Auto`] does not look meanwhile.
+    pub pressure: Option<Arc<dyn ProcessorPressure>>,
 }
 
 /// Why a connection ended in order.

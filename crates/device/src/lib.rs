@@ -7,7 +7,7 @@
 //! - `memory` maps what the front-end shares, a generation per memory table;
 //! - `ring` is a split virtqueue (virtio 1.3, 2.7) in that memory, `chain` one request in it;
 //! - `worker` serves one queue on one thread, which sleeps by a `doorbell` and looks for more before
-//!   it does, as `polling` says; `used` completes chains from any thread;
+//!   it does, as `polling` says, unless others wait for its processor (`pressure`); `used` completes chains from any thread;
 //! - `alertness` wakes the monitor, which sleeps while every queue does;
 //! - `seat` says whose turn it is to serve a queue, `monitor` gives it to another thread when a call
 //!   takes long;
@@ -25,6 +25,7 @@ mod message;
 mod monitor;
 mod polling;
 mod pool;
+mod pressure;
 mod ring;
 mod seat;
 mod sync;
@@ -34,3 +35,4 @@ mod worker;
 pub use connection::{DeviceOptions, Ended, serve_connection};
 pub use error::{ConnectionError, DeviceError};
 pub use polling::Polling;
+pub use pressure::ProcessorPressure;

@@ -8,13 +8,15 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use virtiofs_protocol::Filesystem;
 
 use crate::alertness::{Alertness, Roused, unpoisoned};
 use crate::lane::Lane;
+use crate::polling::Processors;
 use crate::pool::DEFAULT_THREADS;
+use crate::pressure::Gauge;
 use crate::seat::{Call, Seat};
 use crate::worker::{Turn, Worker};
 
@@ -32,14 +34,23 @@ type Watched<F> = Mutex<Vec<Weak<Worker<F>>>>;
 pub(crate) struct Monitor<F> {
     alertness: Arc<Alertness>,
     watched: Arc<Watched<F>>,
+    scarcity: Scarcity,
     has_thread: bool,
 }
 
+/// What the monitor finds out for the queues beside its own work, because it is awake while they are.
+#[derive(Clone, Debug)]
+struct Scarcity {
+    gauge: Gauge,
+    processors: Arc<Processors>,
+}
+
 impl<F: Filesystem + 'static> Monitor<F> {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(gauge: Gauge, processors: Arc<Processors>) -> Self {
         Self {
             alertness: Arc::default(),
             watched: Arc::default(),
+            scarcity: Scarcity { gauge, processors },
             has_thread: false,
         }
     }
@@ -60,9 +71,10 @@ impl<F: Filesystem + 'static> Monitor<F> {
             watched.push(Arc::downgrade(worker));
         }
         if !self.has_thread {
+            let scarcity = self.scarcity.clone();
             let (alertness, watched) = (Arc::clone(&self.alertness), Arc::clone(&self.watched));
             let thread = thread::Builder::new().name("fs-monitor".into());
-            thread.spawn(move || run(&alertness, &watched))?;
+            thread.spawn(move || run(&alertness, &watched, scarcity))?;
             self.has_thread = true;
         }
         self.alertness.rouse();
@@ -81,7 +93,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     unpoisoned(mutex.lock())
 }
 
-fn run<F: Filesystem + 'static>(alertness: &Alertness, watched: &Watched<F>) {
+fn run<F: Filesystem + 'static>(
+    alertness: &Alertness,
+    watched: &Watched<F>,
+    mut scarcity: Scarcity,
+) {
     let successors = Lane::new("fs-queue", DEFAULT_THREADS, Turn::run);
     loop {
         match alertness.rest(|| seats(watched).iter().all(|(_, seat)| seat.is_quiet())) {
@@ -96,6 +112,7 @@ fn run<F: Filesystem + 'static>(alertness: &Alertness, watched: &Watched<F>) {
         }
         let mut quiet_ticks = 0;
         while quiet_ticks < QUIET_TICKS {
+            scarcity.gauge.look(Instant::now(), &scarcity.processors);
             let seats = seats(watched);
             let inside: Vec<_> = seats
                 .iter()

@@ -9,7 +9,7 @@
 //!
 //! It is never longer than about what a wakeup costs, so that it costs at most as much again.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// What the operator wants (`--poll-us`).
@@ -64,6 +64,7 @@ impl Seen {
 pub(crate) struct Processors {
     processors: usize,
     queues: AtomicUsize,
+    scarce: AtomicBool,
 }
 
 impl Processors {
@@ -71,12 +72,21 @@ impl Processors {
         Self {
             processors,
             queues: AtomicUsize::new(0),
+            scarce: AtomicBool::new(false),
         }
     }
 
     /// So many request queues are served from now on.
     pub(crate) fn shared_by(&self, queues: usize) {
         self.queues.store(queues, Ordering::Relaxed);
+    }
+
+    /// Others wait for a processor, or not any more.
+    pub(crate) fn are_scarce(&self, scarce: bool) {
+        // Read first: the line stays shared between the threads.
+        if self.scarce.load(Ordering::Relaxed) != scarce {
+            self.scarce.store(scarce, Ordering::Relaxed);
+        }
     }
 
     /// One for each queue, and one for the driver.
@@ -112,6 +122,8 @@ impl Window {
             Polling::Off => None,
             _ if !processors.suffice() => None,
             Polling::Fixed(length) => Some(length),
+            // What the operator has stated holds all the same.
+            Polling::Auto if processors.scarce.load(Ordering::Relaxed) => None,
             Polling::Auto if self.pause > 0 => {
                 self.pause -= 1;
                 None
@@ -271,6 +283,17 @@ mod tests {
                 let looks = Window::new(polling).open(&shared).is_some();
                 assert_eq!(looks, want, "{processors} for {queues}");
             }
+        }
+    }
+
+    #[test]
+    fn who_is_left_to_experience_does_not_look_while_others_wait() {
+        let processors = enough();
+        let opens = |polling| Window::new(polling).open(&processors).is_some();
+        for scarce in [true, false] {
+            processors.are_scarce(scarce);
+            assert_eq!(opens(Polling::Auto), !scarce);
+            assert!(opens(Polling::Fixed(SOON)));
         }
     }
 

@@ -328,7 +328,8 @@ pub struct ResourceArgs {
 
     /// Microseconds to look for the next request before sleeping: as experience says, or as many [default: auto]
     ///
-    /// 0 sleeps at once. Where there is no processor for each request queue and one more, none looks.
+    /// 0 sleeps at once. Where there is no processor for each request queue and one more, none looks; with auto neither
+    /// while threads of the host wait for processors.
     #[arg(long, value_name = "auto|N")]
     pub poll_us: Option<PollWindow>,
 

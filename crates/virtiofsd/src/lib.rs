@@ -4,6 +4,7 @@
 //! struct, [`plan`] decides what is going to happen and knows every rule between options.
 //! [`share`] looks at what is to be shared, [`socket`] and [`pid_file`] make what the front-end needs, [`sandbox`]
 //! leaves everything else behind, [`broker`] opens file handles for it where they are wanted, and [`serve`] accepts connections; [`helper`] waits outside for it to end. [`inheritance`],
+//! `pressure` tells the device how busy the host is,
 //! [`background`] and [`logging`] are what a process has to do with whoever started it.
 
 pub mod background;
@@ -16,6 +17,7 @@ pub mod limits;
 pub mod logging;
 pub mod pid_file;
 pub mod plan;
+mod pressure;
 pub mod sandbox;
 pub mod serve;
 pub mod share;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use virtiofs_device::{DeviceOptions, Ended, serve_connection};
+use virtiofs_device::{DeviceOptions, Ended, Polling, serve_connection};
 use virtiofs_hostfs::{PassthroughFs, SharedRoot};
 use virtiofs_protocol::{Errno, Session};
 
@@ -16,7 +16,7 @@ use crate::background::Ready;
 use crate::pid_file::{self, PidFile};
 use crate::plan::{AfterDisconnect, Listen, Plan};
 use crate::sandbox::{self, Broker, Confined, Role, SandboxError};
-use crate::{broker, helper, limits, share, signals, socket, sys};
+use crate::{broker, helper, limits, pressure, share, signals, socket, sys};
 
 /// Does what was planned; returns the exit code.
 ///
@@ -25,12 +25,15 @@ use crate::{broker, helper, limits, share, signals, socket, sys};
 /// One line for the operator.
 pub fn run(plan: &Plan, ready: Ready) -> Result<u8> {
     let kind = share::kind(&plan.shared_dir).map_err(|why| anyhow!(why))?;
-    // Before the sandbox: the quota of a control group cannot be read from inside.
+    // Before the sandbox: neither the quota of a control group nor pressure can be found from inside.
     let device = DeviceOptions {
         tag: plan.tag.clone(),
         store_threads: plan.store_threads,
         polling: plan.polling,
         processors: std::thread::available_parallelism().map_or(1, NonZero::get),
+        pressure: (plan.polling == Polling::Auto)
+            .then(pressure::open)
+            .flatten(),
     };
     let mode = sandbox::choose(plan)?;
     let broker = if broker::wanted(plan, kind, &mode)? {
@@ -49,7 +52,7 @@ pub fn run(plan: &Plan, ready: Ready) -> Result<u8> {
             Err(error.into())
         }
         Ok(Role::Helper(helper)) => {
-            drop((listener, ready));
+            drop((listener, ready, device));
             helper::run(&helper, plan, pid_file, stop.as_fd())
         }
         Ok(Role::Server(server)) => {

@@ -14,6 +14,7 @@ use crate::message::request;
 use crate::monitor::Monitor;
 use crate::polling::{Polling, Processors};
 use crate::pool::Pool;
+use crate::pressure::Gauge;
 use crate::ring::{AvailableRing, Notification};
 use crate::used::{Call, LastWord, UsedRing, do_not_wait};
 use crate::worker::{Work, Worker};
@@ -74,14 +75,16 @@ pub(super) struct Queues<F> {
 impl<F: Filesystem + 'static> Queues<F> {
     pub(super) fn new(session: Arc<Session<F>>, options: &DeviceOptions) -> Self {
         let pool = Arc::new(Pool::new(Arc::clone(&session), options.store_threads));
+        let processors = Arc::new(Processors::new(options.processors));
+        let gauge = Gauge::new(options.pressure.clone());
         let queues = (0..MOST_QUEUES).map(|_| Queue::default()).collect();
         Self {
             queues,
             session,
             pool,
-            monitor: Monitor::new(),
+            monitor: Monitor::new(gauge, Arc::clone(&processors)),
             polling: options.polling,
-            processors: Arc::new(Processors::new(options.processors)),
+            processors,
             features: 0,
             generations: Vec::new(),
             late: 0,

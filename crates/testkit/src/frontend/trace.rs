@@ -21,7 +21,8 @@ pub struct Call {
 
 impl Call {
     /// Whether this is part of waiting for work or of saying that work is
-    /// done: kick, call, sleeping and waking.
+    /// done: kick, call, sleeping and waking, and the look every tenth of a second at how busy the host
+    /// is, which decides how to wait.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         const SLEEPS: [&str; 11] = [
@@ -40,6 +41,7 @@ impl Call {
         let eventfd = || self.line.contains("<anon_inode:[eventfd]>");
         SLEEPS.contains(&self.name.as_str())
             || (matches!(self.name.as_str(), "read" | "preadv2" | "write") && eventfd())
+            || (self.name == "pread64" && self.line.contains("/pressure/cpu>"))
     }
 }
 
