@@ -18,7 +18,7 @@ pub(super) struct Counted {
     pub(super) served: BTreeMap<String, u32>,
     /// Kicks read and calls written.
     pub(super) notifications: u32,
-    /// Waiting for a kick, a message or another thread.
+    /// Waiting for a kick, a message or another thread, and finding out how to wait.
     pub(super) waits: u32,
 }
 
@@ -103,7 +103,7 @@ fn counted(log: &str) -> Counted {
             continue;
         }
         let descriptor = arguments.split(',').next().unwrap_or("");
-        if WAITS.contains(&name) {
+        if WAITS.contains(&name) || descriptor.contains("/pressure/cpu>") {
             counted.waits += 1;
         } else if matches!(name, "read" | "write" | "preadv2") && descriptor.contains("eventfd") {
             counted.notifications += 1;
@@ -130,13 +130,14 @@ mod tests {
 15 <... read resumed>) = 8
 14 write(8<anon_inode:[eventfd]>, \"\"..., 8) = 8
 14 epoll_wait(5<anon_inode:[eventpoll]>,  <unfinished ...>
+16 pread64(3</proc/pressure/cpu>, \"some\"..., 256, 0) = 90
 14 --- SIGALRM {si_signo=SIGALRM} ---
 15 +++ exited with 0 +++
 ";
         let want = Counted {
             served: [("read".to_owned(), 1), ("statx".to_owned(), 1)].into(),
             notifications: 3,
-            waits: 1,
+            waits: 2,
         };
         assert_eq!(counted(log), want);
     }

@@ -209,6 +209,10 @@ mod tests {
         let cases = [
             ("7 1.0 read(9<anon_inode:[eventfd]>, \"\\1\", 8) = 8", true),
             ("7 1.0 futex(0x7f, FUTEX_WAIT, 1) = 0", true),
+            (
+                "7 1.0 pread64(3</proc/pressure/cpu>, \"some\", 256, 0) = 90",
+                true,
+            ),
             ("7 1.0 read(9</share/file>, \"\\1\", 8) = 8", false),
         ];
         for (line, want) in cases {
