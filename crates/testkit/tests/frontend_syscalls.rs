@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use virtiofs_testkit::bridge::share::{Tmpfs, can_mount, skipped};
 use virtiofs_testkit::frontend::Launch;
-use virtiofs_testkit::frontend::trace::{Call, Trace, now_secs};
+use virtiofs_testkit::frontend::trace::{Call, Counted, Trace, now_secs, paid};
 use virtiofs_testkit::fuse::abi::{ROOT, SetattrIn, WriteIn, fattr};
 use virtiofs_testkit::fuse::{Caller, Request, Session};
 use zerocopy::FromZeros;
@@ -23,15 +23,6 @@ const PAGE: u32 = 4096;
 const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 /// Long enough for work that was put off to show, and for the queue to sleep.
 const PAUSE: Duration = Duration::from_millis(30);
-
-/// Which calls a request pays for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Counted {
-    /// Those made before the driver is told that it is done.
-    UntilAnswered,
-    /// Those that were put off until after the answer, too.
-    WithWhatFollows,
-}
 
 /// What was asked for, when, and what it may cost.
 struct Step {
@@ -273,21 +264,10 @@ fn changes(recorder: &mut Recorder) -> Result<()> {
     Ok(())
 }
 
-/// The calls that a step pays for, in order.
-fn paid<'a>(step: &Step, calls: &'a [Call]) -> Vec<&'a Call> {
-    let to_the_end = step.counted == Counted::WithWhatFollows;
-    calls
-        .iter()
-        .filter(|call| (step.begin_secs..step.end_secs).contains(&call.at_secs))
-        .take_while(|call| to_the_end || !(call.is_waiting() && call.name == "write"))
-        .filter(|call| !call.is_waiting())
-        .collect()
-}
-
 fn report(steps: &[Step], calls: &[Call]) -> Vec<String> {
     let mut excesses = Vec::new();
     for step in steps {
-        let counted = paid(step, calls);
+        let counted = paid(calls, step.begin_secs..step.end_secs, step.counted);
         println!("{:32} {}", step.what, counted.len());
         if !step.budget.contains(&counted.len()) {
             let lines: Vec<&str> = counted.iter().map(|call| call.line.as_str()).collect();

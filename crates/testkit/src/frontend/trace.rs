@@ -45,6 +45,27 @@ impl Call {
     }
 }
 
+/// Which calls a request pays for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Those made before the driver is told that it is done.
+    UntilAnswered,
+    /// Those that were put off until after the answer, too.
+    WithWhatFollows,
+}
+
+/// The calls that a request pays for which was sent and answered between two moments, in order.
+#[must_use]
+pub fn paid(calls: &[Call], between: std::ops::Range<f64>, counted: Counted) -> Vec<&Call> {
+    let to_the_end = counted == Counted::WithWhatFollows;
+    calls
+        .iter()
+        .filter(|call| between.contains(&call.at_secs))
+        .take_while(|call| to_the_end || !(call.is_waiting() && call.name == "write"))
+        .filter(|call| !call.is_waiting())
+        .collect()
+}
+
 /// A moment, comparable with [`Call::at_secs`].
 #[must_use]
 pub fn now_secs() -> f64 {
@@ -74,21 +95,23 @@ impl Trace {
 
     /// [`Trace::attach`] with more arguments of strace: calls that are to fail, say.
     pub fn attach_with(pid: u32, scratch: &Path, arguments: &[&str]) -> Result<Self> {
-        let log = scratch.join("strace.log");
+        let (log, errors) = (scratch.join("strace.log"), scratch.join("strace.err"));
         let child = Command::new("strace")
             .args(["-f", "-ttt", "-y", "-o"])
             .arg(&log)
             .args(arguments)
             .args(["-p", &pid.to_string()])
             .stdout(Stdio::null())
-            .stderr(File::create(scratch.join("strace.err"))?)
+            .stderr(File::create(&errors)?)
             .spawn()
             .context("start strace")?;
         let trace = Self { child, log };
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !is_traced(pid)? {
+        // Said once every thread was told to stop: from there on none makes a call unseen.
+        let says = |word| std::fs::read_to_string(&errors).is_ok_and(|text| text.contains(word));
+        while !says(" attached") || !is_traced(pid)? {
             ensure!(Instant::now() < deadline, "strace does not attach");
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(1));
         }
         Ok(trace)
     }
