@@ -37,6 +37,12 @@ pub(crate) fn sleeps(cx: &Context<'_>) -> Result<(), Refusal> {
     }
 }
 
+/// Looks at what a request has done already, and a second time where the first look fails: an error would tell the
+/// guest that nothing has been done.
+pub(crate) fn done_already<T>(mut look: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    look().or_else(|_| look())
+}
+
 impl PassthroughFs {
     /// The node of a request, once its store may be asked.
     pub(crate) fn node(&self, cx: &Context<'_>, node: NodeId) -> Result<UsedNode, Refusal> {

@@ -19,7 +19,7 @@ use crate::PassthroughFs;
 use crate::acting_as::{owner_gid, owner_uid};
 use crate::attributes::{attributes, attributes_of_fstat};
 use crate::inode::Node;
-use crate::ops::privileges;
+use crate::ops::{done_already, privileges};
 use crate::root::WorkingDirectory;
 use crate::sys;
 
@@ -104,7 +104,7 @@ impl PassthroughFs {
             };
             utimensat(held, c"", &times, AtFlags::EMPTY_PATH)?;
         }
-        Ok(self.attr(&self.stat(&node)?))
+        Ok(self.attr(&done_already(|| self.stat(&node))?))
     }
 
     /// By way of `/proc/self/fd`: a symlink's mode cannot be changed there either (EOPNOTSUPP).

@@ -24,8 +24,8 @@ use crate::idmap::Host;
 use crate::inode::Node;
 use crate::labels::{Attribute, NewLabel};
 use crate::ops::lookup::Found;
-use crate::ops::may_take_long;
 use crate::ops::spelling::Place;
+use crate::ops::{done_already, may_take_long};
 use crate::sys;
 
 /// How often a CREATE tries when the name appears and disappears under it.
@@ -161,7 +161,7 @@ impl PassthroughFs {
             AtFlags::SYMLINK_FOLLOW,
         )?;
         self.note_change(place, Change::Made, name);
-        let stat = sys::stat_fd(&held)?;
+        let stat = done_already(|| sys::stat_fd(&held))?;
         if !target.value.state().count_lookup() {
             return Err(Refusal::Errno(Errno::STALE));
         }
@@ -263,6 +263,7 @@ impl PassthroughFs {
         Ok((entry, opened))
     }
 
+    /// Enters a file that was just made; one that cannot be is removed again.
     fn created(
         &self,
         cx: &Context<'_>,
@@ -271,15 +272,12 @@ impl PassthroughFs {
         file: OwnedFd,
     ) -> Result<(Entry, Opened), Errno> {
         self.note_change((parent, directory), Change::Made, op.name);
-        let stat = sys::stat_fd(&file)?;
-        let entry = match self.enter_by_name(cx, parent, op.name, &stat) {
-            Some(entry) => entry?,
-            None => {
-                // Not the open file itself: held open for writing, it could never be executed.
-                let reopen =
-                    || sys::reopen(self.root.proc_self_fd.as_fd(), file.as_fd(), OFlags::PATH);
-                let held = self.with_the_reserve(reopen)?;
-                self.enter(cx, parent, op.name, Found { held, stat })?
+        let entry = match self.entry_of_made(cx, parent, op.name, &file) {
+            Ok(entry) => entry,
+            Err(errno) => {
+                remove_made(file.as_fd(), directory, op.name, AtFlags::empty());
+                self.note_change((parent, directory), Change::Removed, op.name);
+                return Err(errno);
             }
         };
         let file = (file, Afterwards::Closed);
@@ -289,6 +287,23 @@ impl PassthroughFs {
             .and_then(|node| self.opened(cx, &node, file, op.options.guest_flags));
         let opened = opened.inspect_err(|_| self.forget(entry.node, 1))?;
         Ok((entry, opened))
+    }
+
+    fn entry_of_made(
+        &self,
+        cx: &Context<'_>,
+        parent: &Node,
+        name: Name<'_>,
+        file: &OwnedFd,
+    ) -> Result<Entry, Errno> {
+        let stat = done_already(|| sys::stat_fd(file))?;
+        if let Some(entry) = self.enter_by_name(cx, parent, name, &stat) {
+            return entry;
+        }
+        // Not the open file itself: held open for writing, it could never be executed.
+        let reopen = || sys::reopen(self.root.proc_self_fd.as_fd(), file.as_fd(), OFlags::PATH);
+        let held = self.with_the_reserve(reopen)?;
+        self.enter(cx, parent, name, Found { held, stat })
     }
 
     fn open_existing(
@@ -321,7 +336,7 @@ impl PassthroughFs {
     }
 
     /// Looks at what was just made, through a descriptor; where none is left, by its name. It is there now, so a
-    /// failure would tell the guest what is not true.
+    /// failure would tell the guest what is not true: a look that fails is taken again, as by [`done_already`].
     fn made(
         &self,
         cx: &Context<'_>,
@@ -337,6 +352,7 @@ impl PassthroughFs {
                 }
                 self.with_the_reserve(|| self.found(directory, name))
             }
+            Err(_) => self.found(directory, name),
             found => found,
         };
         self.enter(cx, parent, name, found?)
@@ -467,7 +483,7 @@ impl PassthroughFs {
         directory: BorrowedFd<'_>,
         new: New<'_>,
     ) -> Result<(), Errno> {
-        let Found { held, stat } = self.found(directory, new.name)?;
+        let Found { held, stat } = done_already(|| self.found(directory, new.name))?;
         if FileType::from_raw_mode(stat.stx_mode.into()) != new.kind {
             // A user of the host has put something else there, which is not to be labelled.
             return Ok(());
