@@ -379,7 +379,8 @@ impl PassthroughFs {
     ///
     /// # Errors
     ///
-    /// ENFILE when there is no descriptor left for it, not even in the reserve.
+    /// ENFILE when there is no descriptor left for it, not even in the reserve; the host's where it cannot be held for
+    /// another reason. Its name then stays.
     pub(crate) fn pin(
         &self,
         parent: &Node,
@@ -400,8 +401,9 @@ impl PassthroughFs {
                 Ok(found) => found,
                 Err(Errno::MFILE | Errno::NFILE) if self.reserve.give() => continue,
                 Err(Errno::MFILE | Errno::NFILE) => return Err(Errno::NFILE),
-                // What cannot be found is not what stands under the name, and stays as it is.
-                Err(_) => break,
+                // Not what stands under the name, because nothing does; it stays as it is.
+                Err(Errno::NOENT) => break,
+                Err(errno) => return Err(errno),
             };
             if node.value.hold(&Held::unseen(found)).is_none() {
                 self.note_holder(&node);
