@@ -89,13 +89,16 @@ impl PassthroughFs {
             LockType::Write => OFlags::WRONLY,
             LockType::Read | LockType::Unlock => OFlags::RDONLY,
         };
-        open(OFlags::RDWR)
-            .or_else(|_| open(one_type))
-            .map_err(|errno| match errno {
-                // What fcntl(2) answers when there are too many locks.
-                Errno::MFILE | Errno::NFILE => Errno::NOLCK,
-                errno => errno,
-            })
+        let opened = match open(OFlags::RDWR) {
+            // Not to be written here, by whatever rule: what else fails, fails for one type as well.
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY) => open(one_type),
+            opened => opened,
+        };
+        opened.map_err(|errno| match errno {
+            // What fcntl(2) answers when there are too many locks.
+            Errno::MFILE | Errno::NFILE => Errno::NOLCK,
+            errno => errno,
+        })
     }
 }
 
