@@ -157,7 +157,7 @@ impl PassthroughFs {
         may_take_long(cx, &file.mount)?;
         match cx.patience {
             Patience::Never if file.mount.takes_nowait() => read_nowait(file, op, &into),
-            Patience::Never | Patience::Until(_) => Ok(read_from(file, op, &into, 0, 0)?),
+            Patience::Never | Patience::Until(_) => Ok(read_whole(file, op, &into)?),
         }
     }
 
@@ -183,9 +183,15 @@ impl PassthroughFs {
         self.drop_renamed_capability(cx, file)?;
         let _without_privileges =
             privileges::dropped_as_asked(self.service, cx, op.kill_privileges)?;
-        Ok(in_turns(op.size_bytes, from.iovecs().len(), 0, |done| {
+        let written = in_turns(op.size_bytes, from.iovecs().len(), 0, |done| {
             pwritev2(file.as_fd(), &from, done, behind(op.offset, done)?, flags)
-        })?)
+        });
+        match written {
+            // What was taken is taken; the next request meets the error again.
+            Err(Stopped { done, .. }) if done > 0 => Ok(done),
+            Err(Stopped { errno, .. }) => Err(Refusal::Errno(errno)),
+            Ok(done) => Ok(done),
+        }
     }
 
     pub(crate) fn op_flush(&self, cx: &Context<'_>, op: Flush) -> Outcome<()> {
@@ -259,31 +265,46 @@ fn closes_silently(cx: &Context<'_>, node: &Node, guest_flags: u32) -> bool {
 
 /// Reads what is there without sleeping; what is not there is read by a thread that may sleep.
 fn read_nowait(file: &OpenFile, op: Read, into: &GuestPages<'_, Writable>) -> Outcome<usize> {
-    let wanted = into.len_bytes();
-    let nowait = |skip| match read_from(file, op, into, skip, RWF_NOWAIT) {
+    let read = to_the_end(op, into.len_bytes(), |skip| {
+        read_from(file, op, into, skip, RWF_NOWAIT)
+    });
+    match read {
         Err(Errno::AGAIN) => Err(Refusal::WouldSleep(Lane::Store)),
+        Err(Errno::OPNOTSUPP) => {
+            file.mount.forgo_nowait();
+            Ok(read_whole(file, op, into)?)
+        }
         read => Ok(read?),
-    };
+    }
+}
+
+/// Reads all that there is, however long it takes.
+fn read_whole(file: &OpenFile, op: Read, into: &GuestPages<'_, Writable>) -> Result<usize, Errno> {
+    to_the_end(op, into.len_bytes(), |skip| {
+        read_from(file, op, into, skip, 0)
+    })
+}
+
+/// Repeats a read that was cut short until it is whole, at the end of the file, or an error.
+///
+/// A short read that ends where a page does is at the end of the file, or before a page that is not
+/// in memory and may not be waited for, or before one that cannot be read. A short answer to either of
+/// the latter would tell the guest that the file ends there: only nothing at all is the end.
+fn to_the_end(
+    op: Read,
+    wanted: usize,
+    read: impl Fn(usize) -> Result<usize, Errno>,
+) -> Result<usize, Errno> {
     let inside_page = |done| {
         !u64::try_from(done)
             .is_ok_and(|done| (op.offset.get_u64() + done).is_multiple_of(PAGE_BYTES))
     };
     let mut done = 0;
     loop {
-        let reached = match nowait(done) {
-            Err(Refusal::Errno(Errno::OPNOTSUPP)) if done == 0 => {
-                file.mount.forgo_nowait();
-                return Ok(read_from(file, op, into, 0, 0)?);
-            }
-            reached => reached?,
-        };
+        let reached = read(done)?;
         if reached == wanted || reached == done || inside_page(reached) {
             return Ok(reached);
         }
-        // It ends where a page does: at the end of the file, or before a page that is not in
-        // memory. A short answer to the latter would tell the guest that the file ends there, and
-        // so it would if a page came in meanwhile and the next one did not: only nothing at all is
-        // the end.
         done = reached;
     }
 }
@@ -296,9 +317,18 @@ fn read_from(
     skip: usize,
     flags: RwFlags,
 ) -> Result<usize, Errno> {
-    in_turns(into.len_bytes(), into.iovecs().len(), skip, |done| {
+    let read = in_turns(into.len_bytes(), into.iovecs().len(), skip, |done| {
         preadv2(file.as_fd(), into, done, behind(op.offset, done)?, flags)
-    })
+    });
+    read.map_err(|stopped| stopped.errno)
+}
+
+/// An error in the middle of something that takes several calls.
+#[derive(Clone, Copy, Debug)]
+struct Stopped {
+    /// Bytes that were moved before.
+    done: usize,
+    errno: Errno,
 }
 
 /// Repeats a call that takes at most [`IOV_MAX`] pieces until all is done or it comes to an end.
@@ -307,14 +337,10 @@ fn in_turns(
     pieces: usize,
     skip: usize,
     mut call: impl FnMut(usize) -> Result<usize, Errno>,
-) -> Result<usize, Errno> {
+) -> Result<usize, Stopped> {
     let mut done = skip;
     loop {
-        let moved = match call(done) {
-            // What was moved before is moved; the next request meets the error again.
-            Err(_) if done > skip => return Ok(done),
-            moved => moved?,
-        };
+        let moved = call(done).map_err(|errno| Stopped { done, errno })?;
         done += moved;
         if moved == 0 || done >= wanted || pieces <= IOV_MAX {
             return Ok(done);
