@@ -37,6 +37,17 @@ pub(crate) fn sleeps(cx: &Context<'_>) -> Result<(), Refusal> {
     }
 }
 
+/// Ends work that has many steps when nobody waits for it any more.
+///
+/// EINTR where the guest has interrupted it; what is answered after a hang-up reaches nobody.
+pub(crate) fn still_waited_for(cx: &Context<'_>) -> Result<(), Errno> {
+    match cx.patience {
+        Patience::Until(cancel) if cancel.is_interrupted() => Err(Errno::INTR),
+        Patience::Until(cancel) if cancel.is_hung_up() => Err(Errno::IO),
+        Patience::Never | Patience::Until(_) => Ok(()),
+    }
+}
+
 /// Looks at what a request has done already, and a second time where the first look fails: an error would tell the
 /// guest that nothing has been done.
 pub(crate) fn done_already<T>(mut look: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {

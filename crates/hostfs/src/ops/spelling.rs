@@ -17,7 +17,7 @@ use crate::casefold::index::Index;
 use crate::casefold::spellings::{Change, MOST_BYTES, Remembered, Stamp};
 use crate::handle::cursor::{Cursor, Visit};
 use crate::inode::Node;
-use crate::ops::sleeps;
+use crate::ops::{sleeps, still_waited_for};
 use crate::sys;
 
 /// A directory with its descriptor.
@@ -126,7 +126,7 @@ impl PassthroughFs {
                 Remembered::Spelling(found) => found,
                 Remembered::Nothing => {
                     sleeps(cx)?;
-                    self.read_spellings(place, &folded)?
+                    self.read_spellings(cx, place, &folded)?
                 }
             };
             let Some(host) = found else { return Ok(None) };
@@ -140,10 +140,15 @@ impl PassthroughFs {
     }
 
     /// Reads a directory, remembers it, and returns what one folded name is called in it.
-    fn read_spellings(&self, place: Place<'_>, folded: &[u8]) -> Result<Option<CString>, Errno> {
+    fn read_spellings(
+        &self,
+        cx: &Context<'_>,
+        place: Place<'_>,
+        folded: &[u8],
+    ) -> Result<Option<CString>, Errno> {
         let directory = NodeId::from_raw(place.0.number);
         let remembers = self.spellings.begin_reading(directory);
-        let read = self.read_names(place.1, folded);
+        let read = self.read_names(cx, place.1, folded);
         let (found, kept) = match read {
             Ok((reading, stamp)) => (Ok(reading.found), reading.index.map(|index| (index, stamp))),
             // Whoever may not list a directory finds the names that it can tell exactly; one that
@@ -159,6 +164,7 @@ impl PassthroughFs {
 
     fn read_names(
         &self,
+        cx: &Context<'_>,
         directory: BorrowedFd<'_>,
         folded: &[u8],
     ) -> Result<(Reading, Stamp), Errno> {
@@ -183,6 +189,8 @@ impl PassthroughFs {
                 if let Ok(name) = Name::new(name) {
                     reading.take(self.options.casefold, name);
                 }
+                // A directory may be long, and on a store that lies have no end.
+                still_waited_for(cx)?;
                 Ok(Visit::Next)
             })?;
             if reading.last == from {
