@@ -106,7 +106,7 @@ impl Filesystem for PassthroughFs {
     }
 
     fn lookup(&self, cx: &Context<'_>, parent: NodeId, op: op::Lookup<'_>) -> Outcome<Entry> {
-        self.op_lookup(cx, parent, op)
+        self.noting_loss(parent, self.op_lookup(cx, parent, op))
     }
 
     fn forget(&self, node: NodeId, count: u64) {
@@ -129,35 +129,35 @@ impl Filesystem for PassthroughFs {
     }
 
     fn getattr(&self, cx: &Context<'_>, node: NodeId, op: op::Getattr) -> Outcome<Attr> {
-        self.op_getattr(cx, node, op)
+        self.noting_loss(node, self.op_getattr(cx, node, op))
     }
 
     fn statx(&self, cx: &Context<'_>, node: NodeId, op: op::Statx) -> Outcome<ExtendedAttr> {
-        self.op_statx(cx, node, op)
+        self.noting_loss(node, self.op_statx(cx, node, op))
     }
 
     fn ioctl(&self, cx: &Context<'_>, node: NodeId, op: op::Ioctl<'_>) -> Outcome<Vec<u8>> {
-        self.op_ioctl(cx, node, op)
+        self.noting_loss(node, self.op_ioctl(cx, node, op))
     }
 
     fn setattr(&self, cx: &Context<'_>, node: NodeId, op: op::Setattr) -> Outcome<Attr> {
-        self.op_setattr(cx, node, op)
+        self.noting_loss(node, self.op_setattr(cx, node, op))
     }
 
     fn readlink(&self, cx: &Context<'_>, node: NodeId, into: &mut PageWriter<'_>) -> Outcome<()> {
-        self.op_readlink(cx, node, into)
+        self.noting_loss(node, self.op_readlink(cx, node, into))
     }
 
     fn symlink(&self, cx: &Context<'_>, parent: NodeId, op: op::Symlink<'_>) -> Outcome<Entry> {
-        self.op_symlink(cx, parent, op)
+        self.noting_loss(parent, self.op_symlink(cx, parent, op))
     }
 
     fn mknod(&self, cx: &Context<'_>, parent: NodeId, op: op::Mknod<'_>) -> Outcome<Entry> {
-        self.op_mknod(cx, parent, op)
+        self.noting_loss(parent, self.op_mknod(cx, parent, op))
     }
 
     fn mkdir(&self, cx: &Context<'_>, parent: NodeId, op: op::Mkdir<'_>) -> Outcome<Entry> {
-        self.op_mkdir(cx, parent, op)
+        self.noting_loss(parent, self.op_mkdir(cx, parent, op))
     }
 
     fn create(
@@ -166,7 +166,7 @@ impl Filesystem for PassthroughFs {
         parent: NodeId,
         op: op::Create<'_>,
     ) -> Outcome<(Entry, Opened)> {
-        self.op_create(cx, parent, op)
+        self.noting_loss(parent, self.op_create(cx, parent, op))
     }
 
     fn tmpfile(
@@ -175,27 +175,27 @@ impl Filesystem for PassthroughFs {
         parent: NodeId,
         op: op::Tmpfile<'_>,
     ) -> Outcome<(Entry, Opened)> {
-        self.op_tmpfile(cx, parent, op)
+        self.noting_loss(parent, self.op_tmpfile(cx, parent, op))
     }
 
     fn link(&self, cx: &Context<'_>, parent: NodeId, op: op::Link<'_>) -> Outcome<Entry> {
-        self.op_link(cx, parent, op)
+        self.noting_loss(parent, self.op_link(cx, parent, op))
     }
 
     fn unlink(&self, cx: &Context<'_>, parent: NodeId, op: op::Unlink<'_>) -> Outcome<()> {
-        self.op_unlink(cx, parent, op)
+        self.noting_loss(parent, self.op_unlink(cx, parent, op))
     }
 
     fn rmdir(&self, cx: &Context<'_>, parent: NodeId, op: op::Rmdir<'_>) -> Outcome<()> {
-        self.op_rmdir(cx, parent, op)
+        self.noting_loss(parent, self.op_rmdir(cx, parent, op))
     }
 
     fn rename(&self, cx: &Context<'_>, parent: NodeId, op: op::Rename<'_>) -> Outcome<()> {
-        self.op_rename(cx, parent, op)
+        self.noting_loss(parent, self.op_rename(cx, parent, op))
     }
 
     fn open(&self, cx: &Context<'_>, node: NodeId, op: op::Open) -> Outcome<Opened> {
-        self.op_open(cx, node, op)
+        self.noting_loss(node, self.op_open(cx, node, op))
     }
 
     fn read(
@@ -205,7 +205,7 @@ impl Filesystem for PassthroughFs {
         op: op::Read,
         into: GuestPages<'_, Writable>,
     ) -> Outcome<usize> {
-        self.op_read(cx, node, op, into)
+        self.noting_loss(node, self.op_read(cx, node, op, into))
     }
 
     fn write(
@@ -223,7 +223,7 @@ impl Filesystem for PassthroughFs {
     }
 
     fn fsync(&self, cx: &Context<'_>, node: NodeId, op: op::Fsync) -> Outcome<()> {
-        self.op_fsync(cx, node, op)
+        self.noting_loss(node, self.op_fsync(cx, node, op))
     }
 
     fn release(&self, _cx: &Context<'_>, _node: NodeId, op: op::Release) -> Outcome<()> {
@@ -231,7 +231,7 @@ impl Filesystem for PassthroughFs {
     }
 
     fn opendir(&self, cx: &Context<'_>, node: NodeId, op: op::Opendir) -> Outcome<Opened> {
-        self.op_opendir(cx, node, op)
+        self.noting_loss(node, self.op_opendir(cx, node, op))
     }
 
     fn readdir(
@@ -241,7 +241,7 @@ impl Filesystem for PassthroughFs {
         op: op::Readdir,
         into: &mut DirEntries<'_>,
     ) -> Outcome<()> {
-        self.op_readdir(cx, node, op, into)
+        self.noting_loss(node, self.op_readdir(cx, node, op, into))
     }
 
     fn readdirplus(
@@ -251,11 +251,11 @@ impl Filesystem for PassthroughFs {
         op: op::Readdir,
         into: &mut DirEntries<'_>,
     ) -> Outcome<()> {
-        self.op_readdirplus(cx, node, op, into)
+        self.noting_loss(node, self.op_readdirplus(cx, node, op, into))
     }
 
     fn fsyncdir(&self, cx: &Context<'_>, node: NodeId, op: op::Fsync) -> Outcome<()> {
-        self.op_fsyncdir(cx, node, op)
+        self.noting_loss(node, self.op_fsyncdir(cx, node, op))
     }
 
     fn releasedir(&self, _cx: &Context<'_>, _node: NodeId, op: op::Releasedir) -> Outcome<()> {
@@ -263,11 +263,11 @@ impl Filesystem for PassthroughFs {
     }
 
     fn statfs(&self, cx: &Context<'_>, node: NodeId) -> Outcome<Statistics> {
-        self.op_statfs(cx, node)
+        self.noting_loss(node, self.op_statfs(cx, node))
     }
 
     fn syncfs(&self, cx: &Context<'_>, node: NodeId) -> Outcome<()> {
-        self.op_syncfs(cx, node)
+        self.noting_loss(node, self.op_syncfs(cx, node))
     }
 
     fn fallocate(&self, cx: &Context<'_>, _node: NodeId, op: op::Fallocate) -> Outcome<()> {
@@ -275,7 +275,7 @@ impl Filesystem for PassthroughFs {
     }
 
     fn lseek(&self, cx: &Context<'_>, node: NodeId, op: op::Lseek) -> Outcome<u64> {
-        self.op_lseek(cx, node, op)
+        self.noting_loss(node, self.op_lseek(cx, node, op))
     }
 
     fn copy_file_range(
@@ -309,7 +309,7 @@ impl Filesystem for PassthroughFs {
     }
 
     fn setxattr(&self, cx: &Context<'_>, node: NodeId, op: op::Setxattr<'_>) -> Outcome<()> {
-        self.op_setxattr(cx, node, op)
+        self.noting_loss(node, self.op_setxattr(cx, node, op))
     }
 
     fn getxattr(
@@ -319,7 +319,7 @@ impl Filesystem for PassthroughFs {
         op: op::Getxattr<'_>,
         into: &mut PageWriter<'_>,
     ) -> Outcome<usize> {
-        self.op_getxattr(cx, node, op, into)
+        self.noting_loss(node, self.op_getxattr(cx, node, op, into))
     }
 
     fn listxattr(
@@ -329,10 +329,10 @@ impl Filesystem for PassthroughFs {
         op: op::Listxattr,
         into: &mut PageWriter<'_>,
     ) -> Outcome<usize> {
-        self.op_listxattr(cx, node, op, into)
+        self.noting_loss(node, self.op_listxattr(cx, node, op, into))
     }
 
     fn removexattr(&self, cx: &Context<'_>, node: NodeId, op: op::Removexattr<'_>) -> Outcome<()> {
-        self.op_removexattr(cx, node, op)
+        self.noting_loss(node, self.op_removexattr(cx, node, op))
     }
 }

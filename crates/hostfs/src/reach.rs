@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{OFlags, Stat, Statx};
-use virtiofs_protocol::{Errno, Name, NodeId};
+use virtiofs_protocol::{Errno, Name, NodeId, Outcome, Refusal};
 
 use crate::PassthroughFs;
 use crate::hot::Fate;
@@ -351,6 +351,40 @@ impl PassthroughFs {
             self.inodes.rekey(node, key);
         }
         Ok(stat)
+    }
+
+    /// Hands a request's outcome on; one that says that the store does not know the node any more is looked into.
+    ///
+    /// On a network store a descriptor does not keep a file: a server that has replaced it under its number
+    /// answers ESTALE, or a FUSE file system EIO, for as long as the descriptor is held. Its name finds the
+    /// new file, by the same identity. So that a guest which looks it up again is not given the old node
+    /// once more, that one loses its identity.
+    #[inline]
+    pub(crate) fn noting_loss<T>(&self, node: NodeId, outcome: Outcome<T>) -> Outcome<T> {
+        if matches!(outcome, Err(Refusal::Errno(Errno::STALE | Errno::IO))) {
+            self.look_for_loss(node);
+        }
+        outcome
+    }
+
+    #[inline(never)]
+    fn look_for_loss(&self, node: NodeId) {
+        let Ok(node) = self.inodes.get(node) else {
+            return;
+        };
+        let mount = &node.value.mount;
+        if mount.identity != Identity::Pinned || !mount.slow {
+            return;
+        }
+        let Some(held) = node.value.descriptor.load_full() else {
+            return;
+        };
+        if matches!(sys::stat_fd(&held), Err(Errno::STALE | Errno::IO)) {
+            let key = node.value.state().key;
+            self.inodes.rekey(&node, key.lost());
+            // Held, it may be what keeps the host's kernel from asking the server anew.
+            node.value.disown(&held);
+        }
     }
 
     /// Looks at the inode where it was seen last; ESTALE when it is not there.

@@ -19,9 +19,10 @@ pub(crate) enum Identity {
     Pinned,
 }
 
-/// Identity of an inode: mount, device, number, and the time of its birth where that is part of it.
+/// Identity of an inode: mount, device, number, type, and the time of its birth where that is part of it.
 ///
-/// The device belongs to it: a btrfs subvolume and its snapshot share mount, number and birth time.
+/// The type belongs to it because no inode ever changes it: a number under which another type is found
+/// has been reused, whatever held it, as by a server that knows its files by path. The device belongs to it: a btrfs subvolume and its snapshot share mount, number and birth time.
 /// On stores whose birth times say nothing, a descriptor keeps the number from being reused, and
 /// the birth time is left out, because a copy-up on overlayfs changes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,12 +30,26 @@ pub(crate) struct Key {
     pub(crate) mount: u64,
     device: (u32, u32),
     pub(crate) number: u64,
-    birth: (i64, u32),
+    kind: Kind,
+    // Two fields: a pair of them would be padded to eight bytes more.
+    birth_secs: i64,
+    birth_nanos: u32,
+}
+
+/// The bits of a mode that are the type (`S_IFMT`, man 7 inode).
+const TYPE: u16 = 0o170_000;
+
+/// What an inode is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Known(u16),
+    /// Whatever it was, nothing is it any more.
+    Lost,
 }
 
 impl Key {
     pub(crate) fn new(stat: &Statx, identity: Identity) -> Self {
-        let birth = match identity {
+        let (birth_secs, birth_nanos) = match identity {
             Identity::Birth => (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec),
             Identity::Pinned => (0, 0),
         };
@@ -42,7 +57,17 @@ impl Key {
             mount: stat.stx_mnt_id,
             device: (stat.stx_dev_major, stat.stx_dev_minor),
             number: stat.stx_ino,
-            birth,
+            kind: Kind::Known(stat.stx_mode & TYPE),
+            birth_secs,
+            birth_nanos,
+        }
+    }
+
+    /// The same, as nothing will be found again.
+    pub(crate) fn lost(self) -> Self {
+        Self {
+            kind: Kind::Lost,
+            ..self
         }
     }
 
@@ -58,7 +83,7 @@ impl Key {
         let (now_secs, now_nanos) = sys::raw::coarse_time();
         // Checked: a store that was made with care may tell any number.
         let nanos = |secs: i64, nanos: i64| secs.checked_mul(1_000_000_000)?.checked_add(nanos);
-        let birth = nanos(self.birth.0, self.birth.1.into());
+        let birth = nanos(self.birth_secs, self.birth_nanos.into());
         let age = birth.and_then(|birth| nanos(now_secs, now_nanos)?.checked_sub(birth));
         // Before this clock's last tick, or after it, where a kernel gives out finer times.
         age.is_some_and(|age| age.unsigned_abs() < TICK_NANOS)
@@ -104,7 +129,25 @@ mod tests {
             mount: 0,
             device: (0, 0),
             number: 0,
-            birth: (secs, nanos),
+            kind: Kind::Known(0),
+            birth_secs: secs,
+            birth_nanos: nanos,
+        }
+    }
+
+    #[test]
+    fn the_type_is_part_of_an_identity_and_what_is_lost_is_never_found() {
+        assert_eq!(size_of::<Key>(), 40, "each inode has one");
+        let file = crate::sys::stat_fd(std::fs::File::open("/").unwrap()).unwrap();
+        for identity in [Identity::Birth, Identity::Pinned] {
+            let mut other = file;
+            other.stx_mode ^= 0o777;
+            assert_eq!(Key::new(&other, identity), Key::new(&file, identity));
+            other.stx_mode ^= 0o040_000;
+            assert_ne!(Key::new(&other, identity), Key::new(&file, identity));
+            let lost = Key::new(&file, identity).lost();
+            assert_ne!(lost, Key::new(&file, identity));
+            assert_eq!(lost, lost.lost());
         }
     }
 
