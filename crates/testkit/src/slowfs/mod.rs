@@ -4,7 +4,9 @@
 //! [`SlowFs::release`]. Everything else is answered at once, but for what
 //! looks at its root after [`SlowFs::hold_attributes`]. It is mounted on
 //! the host below a share, so that a test decides how long the daemon's calls
-//! take, without a clock.
+//! take, without a clock. [`lies`] is one that answers at once, and not the truth.
+
+pub mod lies;
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -253,7 +255,7 @@ impl Server {
 
 fn immediate(code: u32, node: u64, arguments: &[u8]) -> Result<Vec<u8>, Errno> {
     match code {
-        opcode::INIT => Ok(init().as_bytes().to_vec()),
+        opcode::INIT => Ok(init(0).as_bytes().to_vec()),
         opcode::LOOKUP => {
             let node = match arguments.strip_suffix(&[0]) {
                 Some(name) if name == FILE.as_bytes() => FILE_NODE,
@@ -287,12 +289,13 @@ fn attr_out(node: u64) -> Vec<u8> {
     out.as_bytes().to_vec()
 }
 
-fn init() -> abi::InitOut {
+/// What INIT answers, with these flags beside the usual one.
+fn init(flags: u64) -> abi::InitOut {
     abi::InitOut {
         major: abi::MAJOR,
         minor: 31,
         max_readahead: 0,
-        flags: u32::try_from(abi::init::ASYNC_READ).unwrap_or(0),
+        flags: u32::try_from(abi::init::ASYNC_READ | flags).unwrap_or(0),
         max_background: 64,
         congestion_threshold: 64,
         max_write: 128 << 10,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ use virtiofs_testkit::fuse::abi::ROOT;
 use virtiofs_testkit::fuse::{Caller, Failure, FuseClient, Session};
 
 pub(crate) const O_RDWR: u32 = 2;
+/// A group that is not the daemon's.
+pub(crate) const GROUP: u32 = 1000;
 /// Bytes of each file.
 pub(crate) const FILE_BYTES: u64 = 10_000;
 
@@ -35,6 +37,8 @@ pub(crate) struct Subject {
     pub(crate) fh: u64,
     pub(crate) other_fh: u64,
     pub(crate) symlink: u64,
+    /// A directory of [`GROUP`] that hands its group down.
+    pub(crate) groups: u64,
     /// A file that the guest has made and closed: the daemon holds no descriptor of it.
     pub(crate) made: u64,
     /// A directory with one file in it, which every subject shares.
@@ -62,27 +66,36 @@ impl Subject {
     /// Everything below its directory, as the host sees it.
     pub(crate) fn tree(&self) -> Result<Tree> {
         let mut tree = Tree::new();
-        for entry in fs::read_dir(&self.place)? {
-            let path = entry?.path();
-            let found = path.symlink_metadata()?;
-            let contents = if found.is_file() {
-                let bytes = fs::read(&path)?;
-                format!(
-                    "{} {}",
-                    bytes.len(),
-                    bytes.iter().map(|b| u64::from(*b)).sum::<u64>()
-                )
-            } else {
-                String::new()
-            };
-            let (mode, links, owner) = (found.mode(), found.nlink(), (found.uid(), found.gid()));
-            let changed = (found.is_file()).then(|| (found.mtime(), found.mtime_nsec()));
-            let attribute = attribute(&path);
-            let line = format!("{mode:o} {links} {owner:?} {changed:?} {contents} {attribute:?}");
-            tree.insert(path, line);
+        let mut left = vec![self.place.clone()];
+        while let Some(directory) = left.pop() {
+            for entry in fs::read_dir(&directory)? {
+                let path = entry?.path();
+                tree.insert(path.clone(), line_of(&path)?);
+                if path.symlink_metadata()?.is_dir() {
+                    left.push(path);
+                }
+            }
         }
         Ok(tree)
     }
+}
+
+fn line_of(path: &Path) -> Result<String> {
+    let found = path.symlink_metadata()?;
+    let contents = found.is_file().then(|| fs::read(path)).transpose()?;
+    // A file of other bytes has another sum, as requests change them.
+    let sum = contents.map(|bytes| {
+        (
+            bytes.len(),
+            bytes.iter().map(|b| u64::from(*b)).sum::<u64>(),
+        )
+    });
+    let (mode, links, owner) = (found.mode(), found.nlink(), (found.uid(), found.gid()));
+    let changed = found.is_file().then(|| (found.mtime(), found.mtime_nsec()));
+    let attribute = attribute(path);
+    Ok(format!(
+        "{mode:o} {links} {owner:?} {changed:?} {sum:?} {attribute:?}"
+    ))
 }
 
 /// The one attribute that requests set and take away.
@@ -215,6 +228,10 @@ impl Rig {
             fs::write(place.join(file), vec![b'x'; usize::try_from(FILE_BYTES)?])?;
         }
         fs::create_dir(place.join("empty"))?;
+        let groups = place.join("groups");
+        fs::create_dir(&groups)?;
+        std::os::unix::fs::chown(&groups, None, Some(GROUP))?;
+        fs::set_permissions(&groups, fs::Permissions::from_mode(0o2777))?;
         symlink("target", place.join("symlink"))?;
         let flags = rustix::fs::XattrFlags::empty();
         rustix::fs::setxattr(place.join("file"), "user.known", b"value", flags)?;
@@ -232,6 +249,7 @@ impl Rig {
         let symlink = look_up(client, "symlink")?;
         look_up(client, "victim")?;
         look_up(client, "empty")?;
+        let groups = look_up(client, "groups")?;
         let made = client.create(directory, "made", O_RDWR, 0o644)?;
         let (made, made_fh) = (made.entry.nodeid, made.open.fh);
         nodes.push(made);
@@ -250,6 +268,7 @@ impl Rig {
             fh,
             other_fh,
             symlink,
+            groups,
             made,
             listed,
             listed_fh,

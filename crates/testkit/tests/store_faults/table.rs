@@ -4,7 +4,7 @@ use rustix::io::Errno;
 use virtiofs_testkit::fuse::abi::{self, FileLock, LkIn, SetattrIn, fattr, opcode};
 use virtiofs_testkit::fuse::{Caller, Failure, FuseClient, Request};
 
-use crate::rig::{FILE_BYTES, Gained, O_RDWR, Subject};
+use crate::rig::{FILE_BYTES, GROUP, Gained, O_RDWR, Subject};
 
 /// `F_RDLCK` (man 2 fcntl), as a guest's kernel sends it.
 const READ_LOCK: u32 = 0;
@@ -233,10 +233,16 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         what: "CREATE, uid 1000",
-        calls: &[("openat", Whole), ("fchownat", Whole), ("statx", Look)],
+        // What hands its group down is looked at each time.
+        calls: &[
+            ("statx", Whole),
+            ("openat", Whole),
+            ("fchownat", Whole),
+            ("statx", Look),
+        ],
         send: |c, s| {
             c.caller = SOMEBODY;
-            created(c.create(s.directory, "new", O_RDWR, 0o640))
+            created(c.create(s.groups, "new", O_RDWR, 0o640))
         },
     },
     Row {
@@ -483,6 +489,6 @@ pub(crate) const ROWS: &[Row] = &[
 /// Not the daemon's user.
 const SOMEBODY: Caller = Caller {
     uid: 1000,
-    gid: 1000,
+    gid: GROUP,
     pid: 1,
 };
