@@ -305,4 +305,18 @@ mod tests {
         }
         assert_eq!(request(&mut Window::new(Polling::Off), SOON), None);
     }
+
+    #[test]
+    fn k_a_wait_of_any_length_leaves_a_window_of_its_bounds() {
+        let (mut window, processors) = (Window::new(Polling::Auto), enough());
+        for after in [Duration::ZERO, SOON, Duration::MAX, Duration::ZERO, LONGEST] {
+            window.missed(after);
+            let open = window.open(&processors);
+            assert!(open.is_none_or(|open| open <= LONGEST), "{open:?}");
+        }
+        for since in [Duration::ZERO, Duration::MAX] {
+            window.caught(Seen::after(since));
+        }
+        assert_eq!(Seen::after(Duration::MAX), Seen::There);
+    }
 }

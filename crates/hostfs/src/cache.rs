@@ -89,10 +89,7 @@ impl CachePolicy {
     pub(crate) fn validity(self, changed: impl FnOnce() -> SystemTime) -> Validity {
         let holds = match self.row().holds {
             Holds::Secs(secs) => Duration::from_secs(secs),
-            // A change in the future is the clock's doing, and tells no age.
-            Holds::ByAge => SystemTime::now()
-                .duration_since(changed())
-                .map_or(LEAST, |age| (age / 10).clamp(LEAST, MOST)),
+            Holds::ByAge => by_age(SystemTime::now(), changed()),
         };
         Validity {
             secs: holds.as_secs(),
@@ -132,6 +129,14 @@ impl CachePolicy {
             Pages::Keep => FopenFlags::KEEP_CACHE | FopenFlags::CACHE_DIR,
         }
     }
+}
+
+/// A tenth of what has passed since the last change, within bounds.
+///
+/// A change in the future is the clock's doing, and tells no age.
+fn by_age(now: SystemTime, changed: SystemTime) -> Duration {
+    now.duration_since(changed)
+        .map_or(LEAST, |age| (age / 10).clamp(LEAST, MOST))
 }
 
 #[cfg(test)]
@@ -182,6 +187,21 @@ mod tests {
             let held = CachePolicy::Adaptive.validity(|| changed);
             let secs = Duration::new(held.secs, held.nanos).as_secs_f64();
             assert!((least..=most).contains(&secs), "{age_secs}: {secs}");
+        }
+    }
+
+    /// Whatever the clock has jumped to, and wherever it was when the file changed.
+    #[test]
+    fn k_by_any_clock_it_holds_for_its_bounds_and_no_longer() {
+        let zero = SystemTime::UNIX_EPOCH;
+        let (year, far) = (Duration::from_secs(31_536_000), Duration::new(1 << 62, 0));
+        let clocks = [zero - far, zero - year, zero, zero + year, zero + far];
+        for (earlier, changed) in clocks.iter().enumerate() {
+            for (later, now) in clocks.iter().enumerate() {
+                let held = by_age(*now, *changed);
+                let want = if later > earlier { MOST } else { LEAST };
+                assert_eq!(held, want, "changed at {changed:?}, now {now:?}");
+            }
         }
     }
 }

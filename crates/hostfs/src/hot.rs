@@ -209,4 +209,14 @@ mod tests {
         std::thread::sleep(BETWEEN_SLICES);
         assert_eq!(met(&hot, Fate::Gone), (100 - SLICE, None));
     }
+
+    #[test]
+    fn k_a_period_without_end_is_waited_for_and_overflows_nothing() {
+        let hot = Hot::new(16, Duration::MAX);
+        hot.add(NodeId::from_raw(5));
+        for _ in 0..3 {
+            let (met, due) = met(&hot, Fate::Gone);
+            assert!(met == 0 && due.is_some_and(|due| due > Duration::from_secs(1 << 40)));
+        }
+    }
 }

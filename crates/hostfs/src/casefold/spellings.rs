@@ -340,6 +340,24 @@ mod tests {
         assert_eq!(spellings.find(ONE, stamp, b"a"), Remembered::Nothing);
     }
 
+    /// A directory that changed in the future, before 1970 or at the end of all time may change again unseen.
+    #[test]
+    fn k_only_a_change_that_any_clock_has_left_behind_is_settled() {
+        let after = |secs| SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
+        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1 << 40);
+        let clocks = [before, after(0), after(1_700_000_000), after(1 << 62)];
+        for (changed, settled) in [
+            (i64::MIN, [false; 4]),
+            (-1, [false; 4]),
+            (0, [false, false, true, true]),
+            (1_700_000_000, [false, false, false, true]),
+            (i64::MAX, [false; 4]),
+        ] {
+            let told = clocks.map(|now| at(changed).is_settled(now));
+            assert_eq!(told, settled, "changed at {changed}");
+        }
+    }
+
     #[test]
     fn changes_of_the_guest_are_entered_and_believed_for_a_second() {
         let spellings = spellings(MOST_BYTES);

@@ -80,7 +80,10 @@ impl Key {
     ///
     /// Birth times are of a coarse clock, which stands still for a tick.
     pub(crate) fn is_newborn(&self) -> bool {
-        let (now_secs, now_nanos) = sys::raw::coarse_time();
+        self.is_newborn_at(sys::raw::coarse_time())
+    }
+
+    fn is_newborn_at(&self, (now_secs, now_nanos): (i64, i64)) -> bool {
         // Checked: a store that was made with care may tell any number.
         let nanos = |secs: i64, nanos: i64| secs.checked_mul(1_000_000_000)?.checked_add(nanos);
         let birth = nanos(self.birth_secs, self.birth_nanos.into());
@@ -149,6 +152,35 @@ mod tests {
             assert_ne!(lost, Key::new(&file, identity));
             assert_eq!(lost, lost.lost());
         }
+    }
+
+    #[test]
+    fn k_a_newborn_is_told_by_any_clock() {
+        let clocks = [
+            (i64::MIN, 0),
+            (-1, 999_999_999),
+            (0, 0),
+            (1_700_000_000, 5),
+            (i64::MAX / 1_000_000_000, 0),
+            (i64::MAX, 999_999_999),
+        ];
+        for birth in clocks {
+            for now in clocks {
+                let nanos = u32::try_from(birth.1).unwrap();
+                // Only as far as nanoseconds of 64 bits reach is there an age at all.
+                let reaches = |clock: (i64, i64)| clock.0.checked_mul(1_000_000_000).is_some();
+                let near =
+                    birth == now || (birth.0.unsigned_abs() <= 1 && now.0.unsigned_abs() <= 1);
+                let want = near && reaches(birth) && reaches(now);
+                assert_eq!(
+                    born(birth.0, nanos).is_newborn_at(now),
+                    want,
+                    "{birth:?}, {now:?}"
+                );
+            }
+        }
+        // Set back by an hour, the clock makes no newborn of what was born before.
+        assert!(!born(1_700_003_600, 0).is_newborn_at((1_700_000_000, 0)));
     }
 
     #[test]

@@ -292,3 +292,38 @@ fn last_change(attributes: &Attributes) -> SystemTime {
         .checked_add(Duration::new(secs, nanos))
         .unwrap_or_else(SystemTime::now)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each row: what the store tells, and the last change by it; none where no clock gets there.
+    #[test]
+    fn k_a_last_change_is_a_time_whatever_the_store_tells() {
+        let after = |secs, nanos| Some(SystemTime::UNIX_EPOCH + Duration::new(secs, nanos));
+        let most = i64::MAX.unsigned_abs();
+        for (secs, nanos, want) in [
+            (0, 0, after(0, 0)),
+            (
+                1_700_000_000,
+                999_999_999,
+                after(1_700_000_000, 999_999_999),
+            ),
+            (-1, 0, after(0, 0)),
+            (i64::MIN, u32::MAX, after(0, u32::MAX)),
+            (i64::MAX, 0, after(most, 0)),
+            (i64::MAX, u32::MAX, None),
+        ] {
+            let attributes = Attributes {
+                ctime: (secs, nanos),
+                ..Attributes::default()
+            };
+            let before = SystemTime::now();
+            let told = last_change(&attributes);
+            match want {
+                Some(want) => assert_eq!(told, want, "{secs}.{nanos}"),
+                None => assert!((before..=SystemTime::now()).contains(&told), "{told:?}"),
+            }
+        }
+    }
+}

@@ -99,4 +99,19 @@ mod tests {
         }
         assert_eq!(pace.admit(Level::INFO, now), Admission::Told);
     }
+
+    /// The clock is one that never goes back; two threads may still read it in one order and come here in the other.
+    #[test]
+    fn k_a_clock_that_goes_back_begins_no_minute_and_loses_no_count() {
+        let pace = Pace::default();
+        let start = Instant::now() + Duration::from_secs(86_400);
+        for _ in 1..MOST {
+            assert_eq!(pace.admit(Level::WARN, start), Admission::Told);
+        }
+        let earlier = start.checked_sub(Duration::from_secs(86_000)).unwrap();
+        assert_eq!(pace.admit(Level::WARN, earlier), Admission::Last);
+        assert_eq!(pace.admit(Level::WARN, earlier), Admission::LeftOut);
+        let decades = start + Duration::from_secs(3_000_000_000);
+        assert_eq!(pace.admit(Level::WARN, decades), Admission::After(1));
+    }
 }
