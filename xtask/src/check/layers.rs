@@ -179,7 +179,25 @@ const FORBIDDEN: &[Forbidden] = &[
             "only main ends the process",
         )
     },
+    Forbidden {
+        // What a store says of times is compared with the clock that it says it by.
+        except_in: &[
+            "crates/hostfs/src/cache.rs",
+            "crates/hostfs/src/ops/lookup.rs",
+            "crates/hostfs/src/casefold/spellings.rs",
+            "crates/testkit/",
+        ],
+        ..everywhere("crates/", "std::time::SystemTime", CLOCK)
+    },
+    Forbidden {
+        except_in: &["crates/hostfs/src/sys/raw.rs"],
+        ..everywhere("crates/", "libc::CLOCK_REALTIME_COARSE", CLOCK)
+    },
+    everywhere("crates/", "libc::CLOCK_REALTIME", CLOCK),
+    everywhere("crates/", "rustix::time::ClockId::Realtime", CLOCK),
 ];
+
+const CLOCK: &str = "the host's clock may jump: how long something takes is told by Instant";
 
 const fn everywhere(folder: &'static str, path: &'static str, why: &'static str) -> Forbidden {
     Forbidden {
@@ -309,6 +327,16 @@ mod tests {
             ("crates/device/src/queue.rs", "rustix::thread::gettid()", 1),
             ("crates/virtiofsd/src/plan.rs", "std::process::exit(1)", 1),
             ("crates/virtiofsd/src/main.rs", "std::process::exit(1)", 0),
+            (
+                "crates/device/src/worker.rs",
+                "use std::time::{Duration, SystemTime};",
+                1,
+            ),
+            (
+                "crates/hostfs/src/cache.rs",
+                "std::time::SystemTime::now()",
+                0,
+            ),
         ];
         for (path, text, want) in cases {
             assert_eq!(
