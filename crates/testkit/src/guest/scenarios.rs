@@ -1,6 +1,6 @@
 //! What guests do over the share: scripts, each a file of its own in `guest/`.
 //!
-//! All but [`DEMO`] and [`QUEUES`] need the Debian root.
+//! All but [`DEMO`], [`QUEUES`] and [`CLOCK`] need the Debian root.
 
 /// Functions that scripts share, in the guest as `/job/lib.sh`.
 pub const LIBRARY: &str = include_str!("../../guest/lib.sh");
@@ -25,6 +25,9 @@ pub const DEMO: &str = include_str!("../../guest/demo.sh");
 
 /// Works on two processors at once and shows each queue's interrupts.
 pub const QUEUES: &str = include_str!("../../guest/queues.sh");
+
+/// Works on the share while its clock jumps by decades, and asks the host for changes.
+pub const CLOCK: &str = include_str!("../../guest/clock.sh");
 
 /// Whole workloads on `$FILES` files with the time of each; runs on a host as well.
 pub const WORKLOADS: &str = include_str!("../../guest/workloads.sh");

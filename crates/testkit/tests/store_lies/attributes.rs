@@ -134,10 +134,14 @@ fn numbers_that_make_no_sense_are_passed_on_or_refused() -> Result<()> {
             ),
             _ => Told::Honestly,
         });
-        if let Ok(told) = well_formed(rig.client().getattr(node))? {
+        let asked = Request::getattr(node, None);
+        if let Ok(out) = well_formed(rig.client().call_for::<abi::AttrOut>(&asked))? {
+            let told = out.attr;
             let nanos = [told.atimensec, told.mtimensec, told.ctimensec];
             ensure!(nanos.iter().all(|nanos| *nanos < 1_000_000_000), "{told:?}");
             ensure!(told.size == word && told.mode == 0o100_644, "{told:?}");
+            // However long ago it has changed, or is going to.
+            ensure!((1..=60).contains(&out.attr_valid), "{out:?}");
         }
         let _ = well_formed(rig.client().statfs(node))?;
     }
