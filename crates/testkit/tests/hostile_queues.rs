@@ -2,7 +2,7 @@
 //! front-end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -167,12 +167,22 @@ fn q_a_kick_storm_is_survived() -> Result<()> {
     rig.finish()
 }
 
+/// How often a guest rewrites what is read; with `VIRTIOFSD_LONG=1` as often for each of ten seeds.
+const REWRITES: u64 = 10_000_000;
+
 /// A guest that rewrites everything while it is read: whatever happens, the
 /// daemon lives, and what it says about a queue is that it is broken.
 #[test]
 fn q_a_guest_that_rewrites_ring_and_request_all_the_time_is_survived() -> Result<()> {
     let mut target = Target::start()?;
-    for seed in 1..=4_u64 {
+    let long = std::env::var("VIRTIOFSD_LONG").is_ok_and(|value| value == "1");
+    let (least, seeds) = if long {
+        (REWRITES, 10)
+    } else {
+        (REWRITES / 4, 4)
+    };
+    for seed in 1..=seeds {
+        let rewrites = Arc::new(AtomicU64::new(0));
         let mut scribbler = Scribbler::connect(target.socket(), &RingRig::options())?;
         let (len, _) = scribbler.write_request(&Request::getattr(ROOT, None));
         let (ask, reply) = (scribbler.request_at, scribbler.reply_at);
@@ -181,8 +191,11 @@ fn q_a_guest_that_rewrites_ring_and_request_all_the_time_is_survived() -> Result
         let stop = Arc::new(AtomicBool::new(false));
         let rewriting = std::thread::spawn({
             let (memory, stop) = (Arc::clone(scribbler.memory()), Arc::clone(&stop));
-            let table = scribbler.queue.addresses().descriptors;
-            move || rewrite(&memory, [table, ask], seed, &stop)
+            let (table, rewrites) = (
+                scribbler.queue.addresses().descriptors,
+                Arc::clone(&rewrites),
+            );
+            move || rewrite(&memory, [table, ask], (seed, &rewrites), &stop)
         });
         let memory = Arc::clone(scribbler.memory());
         let addresses = scribbler.queue.addresses();
@@ -190,7 +203,7 @@ fn q_a_guest_that_rewrites_ring_and_request_all_the_time_is_survived() -> Result
         let mut offered = memory
             .atomic_u16(addresses.available + 2)
             .load(Ordering::Acquire);
-        while Instant::now() < deadline {
+        while Instant::now() < deadline || rewrites.load(Ordering::Relaxed) < least {
             let used = memory
                 .atomic_u16(addresses.used + 2)
                 .load(Ordering::Acquire);
@@ -215,7 +228,7 @@ fn q_a_guest_that_rewrites_ring_and_request_all_the_time_is_survived() -> Result
 fn rewrite(
     memory: &virtiofs_testkit::frontend::GuestMemory,
     [table, ask]: [u64; 2],
-    seed: u64,
+    (seed, rewrites): (u64, &AtomicU64),
     stop: &AtomicBool,
 ) {
     let mut state = seed;
@@ -227,6 +240,7 @@ fn rewrite(
         state ^= state >> 7;
         state ^= state << 17;
         let [place, byte, which, ..] = state.to_le_bytes();
+        rewrites.fetch_add(1, Ordering::Relaxed);
         if which % 2 == 0 {
             let mut bad = good;
             bad[usize::from(place) % 32] = byte;
