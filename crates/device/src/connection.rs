@@ -16,6 +16,7 @@ use crate::memory::{Memory, Region, RegionLayout};
 use crate::message::{Halt, Message, Wire, request};
 use crate::polling::Polling;
 use crate::pressure::ProcessorPressure;
+use crate::spare::Spare;
 use queues::Queues;
 
 /// What the operator chose about the device.
@@ -56,11 +57,13 @@ pub fn serve_connection<F: Filesystem + 'static>(
     let alarm = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
         .map_err(|errno| ConnectionError::Resources(errno.into()))?;
     let alarm = Arc::new(alarm);
+    let spare = Spare::where_there_are_plenty(stop);
     let mut connection = Connection {
         wire: Wire {
             socket: stream,
             stop,
             alarm: alarm.as_fd(),
+            spare: &spare,
         },
         alarm: &alarm,
         has_tag: options.tag.is_some(),

@@ -3,7 +3,8 @@
 //! From the outside in:
 //!
 //! - [`serve_connection`] takes a front-end from its first message to teardown (`connection`);
-//! - `message` reads and answers vhost-user messages, `features` says what is offered;
+//! - `message` reads and answers vhost-user messages, with room for their descriptors kept by `spare`;
+//!   `features` says what is offered;
 //! - `memory` maps what the front-end shares, a generation per memory table;
 //! - `ring` is a split virtqueue (virtio 1.3, 2.7) in that memory, `chain` one request in it;
 //! - `worker` serves one queue on one thread, which sleeps by a `doorbell` and looks for more before
@@ -28,6 +29,7 @@ mod pool;
 mod pressure;
 mod ring;
 mod seat;
+mod spare;
 mod sync;
 mod used;
 mod worker;

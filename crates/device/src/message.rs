@@ -16,6 +16,7 @@ use rustix::net::{
 };
 
 use crate::error::ConnectionError;
+use crate::spare::Spare;
 
 /// Most descriptors with one message: the regions of a memory table.
 const MOST_DESCRIPTORS: usize = 32;
@@ -121,11 +122,15 @@ pub(crate) struct Wire<'a> {
     pub(crate) stop: BorrowedFd<'a>,
     /// Readable when guest memory is gone.
     pub(crate) alarm: BorrowedFd<'a>,
+    /// Room for what comes with the next message.
+    pub(crate) spare: &'a Spare,
 }
 
 impl Wire<'_> {
     /// Receives a message.
     pub(crate) fn receive(self) -> Result<Message, Halt> {
+        // The message before this one is served, and has what it needed.
+        self.spare.fill(self.stop);
         let mut descriptors = Vec::new();
         let mut header = [0; HEADER_BYTES];
         let got = self.fill(&mut header, &mut descriptors)?;
@@ -170,6 +175,7 @@ impl Wire<'_> {
         let mut done = 0;
         while !left.is_empty() {
             self.wait(PollFlags::IN, None)?;
+            self.spare.give();
             let mut space =
                 [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
             let mut control = RecvAncillaryBuffer::new(&mut space);

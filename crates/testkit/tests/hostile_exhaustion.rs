@@ -2,6 +2,7 @@
 //! is all there again when it is given back.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,10 +15,12 @@ use virtiofs_testkit::frontend::hostile::messages::header;
 use virtiofs_testkit::frontend::hostile::{
     Descriptor, LIMIT, NEXT, OpenShare, RingRig, Scribbler, Target, readable,
 };
+use virtiofs_testkit::frontend::message::Code;
 use virtiofs_testkit::frontend::trace::Trace;
 use virtiofs_testkit::frontend::{Connection, Launch, Options, RegionSpec};
 use virtiofs_testkit::fuse::abi::{ForgetOne, ROOT, opcode};
 use virtiofs_testkit::fuse::{ClientOptions, Failure, Request, Session};
+use zerocopy::IntoBytes;
 
 const MIB: u64 = 1 << 20;
 const O_RDWR: u32 = 2;
@@ -364,5 +367,39 @@ fn x_a_flood_of_connections_and_broken_rings_is_not_a_flood_of_lines() -> Result
     let lines = log.lines().count();
     ensure!(lines < LINES, "{lines} lines");
     ensure!(log.contains("the rest of it is left out"), "{log}");
+    target.is_unharmed()
+}
+
+/// A guest with as many files open as it may have, whose kernel masks an interrupt: its monitor passes another eventfd.
+#[test]
+fn x_without_a_descriptor_left_a_front_ends_message_finds_room_for_those_that_it_brings()
+-> Result<()> {
+    let mut target = Target::start_with(&["--rlimit-nofile=100"])?;
+    let mut session = Session::open(target.socket())?;
+    let client = session.client();
+    let node = client.lookup(ROOT, "file")?.nodeid;
+    let mut open = Vec::new();
+    let refused = loop {
+        match client.open(node, O_RDWR) {
+            Ok(opened) => open.push(opened.fh),
+            failed => break errno(failed),
+        }
+        ensure!(open.len() < 100, "more files than descriptors");
+    };
+    ensure!(refused == Some(Errno::MFILE), "{refused:?}");
+    for _ in 0..100 {
+        let frontend = &session.frontend;
+        let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+        frontend
+            .connection()
+            .set(Code::SetVringCall, 0_u64.as_bytes(), &[event.as_fd()])
+            .with_context(|| target.log())?;
+    }
+    let client = session.client();
+    for fh in open {
+        client.release(node, fh)?;
+    }
+    client.getattr(node)?;
+    drop(session);
     target.is_unharmed()
 }

@@ -14,6 +14,7 @@ struct Rig {
     ours: UnixStream,
     stop: OwnedFd,
     alarm: OwnedFd,
+    spare: Spare,
 }
 
 impl Rig {
@@ -21,6 +22,7 @@ impl Rig {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         Self {
+            spare: Spare::where_there_are_plenty(ours.as_fd()),
             theirs,
             ours,
             stop: event(),
@@ -33,6 +35,7 @@ impl Rig {
             socket: &self.ours,
             stop: self.stop.as_fd(),
             alarm: self.alarm.as_fd(),
+            spare: &self.spare,
         }
     }
 
@@ -113,6 +116,7 @@ fn messages_that_cannot_be_told_apart_end_the_connection() {
             ours,
             stop,
             alarm,
+            spare,
         } = Rig::new();
         (&theirs).write_all(&bytes).unwrap();
         drop(theirs);
@@ -120,6 +124,7 @@ fn messages_that_cannot_be_told_apart_end_the_connection() {
             socket: &ours,
             stop: stop.as_fd(),
             alarm: alarm.as_fd(),
+            spare: &spare,
         };
         let halt = wire.receive().unwrap_err();
         assert!(
@@ -145,12 +150,14 @@ fn a_closed_socket_is_no_failure() {
         ours,
         stop,
         alarm,
+        spare,
     } = Rig::new();
     drop(theirs);
     let wire = Wire {
         socket: &ours,
         stop: stop.as_fd(),
         alarm: alarm.as_fd(),
+        spare: &spare,
     };
     assert!(matches!(wire.receive(), Err(Halt::Closed)));
     assert!(matches!(wire.reply(1, &[0; 8]), Err(Halt::Closed)));
