@@ -265,7 +265,7 @@ fn closes_silently(cx: &Context<'_>, node: &Node, guest_flags: u32) -> bool {
 
 /// Reads what is there without sleeping; what is not there is read by a thread that may sleep.
 fn read_nowait(file: &OpenFile, op: Read, into: &GuestPages<'_, Writable>) -> Outcome<usize> {
-    let read = to_the_end(op, into.len_bytes(), |skip| {
+    let read = to_the_end(op.offset, into.len_bytes(), |skip| {
         read_from(file, op, into, skip, RWF_NOWAIT)
     });
     match read {
@@ -280,7 +280,7 @@ fn read_nowait(file: &OpenFile, op: Read, into: &GuestPages<'_, Writable>) -> Ou
 
 /// Reads all that there is, however long it takes.
 fn read_whole(file: &OpenFile, op: Read, into: &GuestPages<'_, Writable>) -> Result<usize, Errno> {
-    to_the_end(op, into.len_bytes(), |skip| {
+    to_the_end(op.offset, into.len_bytes(), |skip| {
         read_from(file, op, into, skip, 0)
     })
 }
@@ -291,13 +291,12 @@ fn read_whole(file: &OpenFile, op: Read, into: &GuestPages<'_, Writable>) -> Res
 /// in memory and may not be waited for, or before one that cannot be read. A short answer to either of
 /// the latter would tell the guest that the file ends there: only nothing at all is the end.
 fn to_the_end(
-    op: Read,
+    offset: FileOffset,
     wanted: usize,
-    read: impl Fn(usize) -> Result<usize, Errno>,
+    mut read: impl FnMut(usize) -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
     let inside_page = |done| {
-        !u64::try_from(done)
-            .is_ok_and(|done| (op.offset.get_u64() + done).is_multiple_of(PAGE_BYTES))
+        !u64::try_from(done).is_ok_and(|done| (offset.get_u64() + done).is_multiple_of(PAGE_BYTES))
     };
     let mut done = 0;
     loop {
@@ -352,4 +351,62 @@ fn in_turns(
 fn behind(offset: FileOffset, bytes: usize) -> Result<FileOffset, Errno> {
     let bytes = u64::try_from(bytes).map_err(|_| Errno::INVAL)?;
     FileOffset::new(offset.get_u64() + bytes).map_err(|_| Errno::INVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each row: where a read begins, what its calls come to, and what that makes of it.
+    #[test]
+    fn a_read_is_whole_or_ends_where_the_file_does_or_is_an_error() {
+        type Row<'a> = (u64, &'a [Result<usize, Errno>], Result<usize, Errno>);
+        const WANTED: usize = 3 * 4096;
+        let rows: &[Row<'_>] = &[
+            (0, &[Ok(WANTED)], Ok(WANTED)),
+            (0, &[Ok(0)], Ok(0)),
+            // Inside a page is the end.
+            (0, &[Ok(5000)], Ok(5000)),
+            (100, &[Ok(4096)], Ok(4096)),
+            // Where a page ends it may be, if there is nothing more.
+            (0, &[Ok(4096), Ok(4096)], Ok(4096)),
+            (100, &[Ok(3996), Ok(3996)], Ok(3996)),
+            (0, &[Ok(4096), Ok(8192), Ok(WANTED)], Ok(WANTED)),
+            (0, &[Ok(4096), Ok(6000)], Ok(6000)),
+            // Or the next page cannot be read.
+            (0, &[Ok(4096), Err(Errno::IO)], Err(Errno::IO)),
+            (0, &[Ok(4096), Err(Errno::AGAIN)], Err(Errno::AGAIN)),
+            (0, &[Err(Errno::STALE)], Err(Errno::STALE)),
+        ];
+        for (offset, calls, want) in rows {
+            let offset = FileOffset::new(*offset).unwrap();
+            let mut left = calls.iter();
+            let mut reached = 0;
+            let got = to_the_end(offset, WANTED, |skip| {
+                assert_eq!(skip, reached, "{calls:?}");
+                let next = *left.next().unwrap();
+                reached = next.unwrap_or(0);
+                next
+            });
+            assert_eq!((got, left.next()), (*want, None), "{offset:?}: {calls:?}");
+        }
+    }
+
+    /// Each row: bytes that each call moves, and bytes in all or what was moved before the error.
+    #[test]
+    fn what_takes_several_calls_tells_how_far_it_came() {
+        type Row<'a> = (&'a [Result<usize, Errno>], Result<usize, (usize, Errno)>);
+        let rows: &[Row<'_>] = &[
+            (&[Ok(60), Ok(40)], Ok(100)),
+            (&[Ok(60), Ok(0)], Ok(60)),
+            (&[Err(Errno::NOSPC)], Err((0, Errno::NOSPC))),
+            (&[Ok(60), Err(Errno::IO)], Err((60, Errno::IO))),
+        ];
+        for (calls, want) in rows {
+            let mut left = calls.iter();
+            let got = in_turns(100, IOV_MAX + 1, 0, |_| *left.next().unwrap());
+            let got = got.map_err(|stopped| (stopped.done, stopped.errno));
+            assert_eq!((got, left.next()), (*want, None), "{calls:?}");
+        }
+    }
 }

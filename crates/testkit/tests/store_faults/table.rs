@@ -42,6 +42,9 @@ pub(crate) struct Row {
 }
 
 /// What a store may answer to a call.
+///
+/// Not EINTR, because no thread that makes these calls is sent a signal; nor a lack of descriptors, for which
+/// `hostile_exhaustion` has tests.
 pub(crate) fn errors(call: &str) -> &'static [Errno] {
     use Errno as E;
     const LOOKS: &[Errno] = &[E::IO, E::STALE, E::NOMEM];
