@@ -30,7 +30,7 @@ fn targets_of_odd_lengths_are_cut_to_what_a_target_can_be() -> Result<()> {
             ensure!(!read.contains(&0), "{read:?}");
         }
     }
-    rig.is_unharmed()
+    rig.finish_unharmed()
 }
 
 /// Each row: the size that is stated, the length that is given, and what arrives in 64 bytes.
@@ -85,7 +85,7 @@ fn attributes_that_change_their_size_arrive_whole_or_not_at_all() -> Result<()> 
             }
         }
     }
-    rig.is_unharmed()
+    rig.finish_unharmed()
 }
 
 /// Attributes and statistics out of numbers that make no sense.
@@ -145,5 +145,5 @@ fn numbers_that_make_no_sense_are_passed_on_or_refused() -> Result<()> {
         }
         let _ = well_formed(rig.client().statfs(node))?;
     }
-    rig.is_unharmed()
+    rig.finish_unharmed()
 }

@@ -43,7 +43,7 @@ fn what_is_read_is_what_the_store_gave_whatever_size_it_stated() -> Result<()> {
             "{given} given: {read:?}"
         );
     }
-    rig.is_unharmed()
+    rig.finish_unharmed()
 }
 
 /// Each row: bytes written, what the store says to each part of them, and what the guest is told.
@@ -89,7 +89,7 @@ fn what_is_acknowledged_is_what_the_store_took() -> Result<()> {
         let told = well_formed(rig.client().write(node, fh, 0, &vec![b'w'; len]))?;
         ensure!(told == want, "{len} bytes: {told:?} instead of {want:?}");
     }
-    rig.is_unharmed()
+    rig.finish_unharmed()
 }
 
 /// A short answer would say that the file ends there, and a guest would believe it.
@@ -115,7 +115,7 @@ fn an_error_behind_the_first_page_is_an_error_and_not_the_end_of_the_file() -> R
     );
     let first = rig.client().read(node, fh, 0, PAGE)?;
     ensure!(first == vec![b'h'; first.len()] && first.len() == usize::try_from(PAGE)?);
-    rig.is_unharmed()
+    rig.finish_unharmed()
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn an_fsync_that_fails_is_told_once_by_each_file_that_was_open() -> Result<()> {
         ensure!(told == Some(Errno::IO), "{told:?}");
         rig.client().fsync(node, fh).context("told a second time")?;
     }
-    rig.is_unharmed()
+    rig.finish_unharmed()
 }
 
 /// The store itself fails once, with everything written: nobody else hears of it.
@@ -154,5 +154,5 @@ fn a_store_that_fails_one_fsync_fails_one_request() -> Result<()> {
     rig.client().fsync(node, first)?;
     rig.client().fsync(node, second)?;
     ensure!(rig.fs.asked(opcode::FSYNC) == 3);
-    rig.is_unharmed()
+    rig.finish_unharmed()
 }

@@ -63,7 +63,7 @@ fn what_changes_its_type_between_two_calls_is_never_opened_as_another() -> Resul
             }
         }
     }
-    rig.is_unharmed()
+    rig.finish_unharmed()
 }
 
 /// Every name is this node, which has these attributes.
@@ -109,7 +109,7 @@ fn a_file_that_a_server_replaced_under_its_number_is_found_anew() -> Result<()> 
             rig.session.hiprio.forget(node, lookups)?;
         }
     }
-    rig.is_unharmed()
+    rig.finish_unharmed()
 }
 
 /// As where a file system names its files by path, and another user makes a directory of a file.
@@ -139,5 +139,5 @@ fn what_is_of_another_type_by_now_is_another_node() -> Result<()> {
     );
     let opened = errno(rig.client().open(directory.nodeid, 0));
     ensure!(opened == Some(Errno::ISDIR), "{opened:?}");
-    rig.is_unharmed()
+    rig.finish_unharmed()
 }

@@ -103,7 +103,7 @@ fn a_listing_that_makes_no_sense_is_passed_on_piece_by_piece() -> Result<()> {
             }
         }
     }
-    rig.is_unharmed()
+    rig.finish_unharmed()
 }
 
 /// Each row: a name, and whether it may be listed.
@@ -142,7 +142,7 @@ fn a_name_that_is_none_is_not_listed() -> Result<()> {
             ensure!(plus || listed == fits, "{} bytes: {entries:?}", name.len());
         }
     }
-    rig.is_unharmed()
+    rig.finish_unharmed()
 }
 
 /// Every entry is gone when it is looked up, and there are always more.
@@ -166,7 +166,7 @@ fn a_listing_without_end_of_which_nothing_is_there_is_answered() -> Result<()> {
     for piece in pieces(&mut rig, true)? {
         ensure!(!piece?.is_empty(), "nothing is the end, which there is not");
     }
-    rig.is_unharmed()
+    rig.finish_unharmed()
 }
 
 /// Whatever its directory's names are read for ends when nobody waits for it any more.
@@ -201,5 +201,5 @@ fn a_search_in_a_listing_without_end_is_interrupted() -> Result<()> {
         answer.unique == unique && told == Some(Errno::INTR),
         "{told:?}"
     );
-    rig.is_unharmed()
+    rig.finish_unharmed()
 }

@@ -10,8 +10,6 @@ use virtiofs_testkit::fuse::abi::ROOT;
 use virtiofs_testkit::fuse::{Failure, FuseClient, Session};
 use virtiofs_testkit::slowfs::lies::{Caching, LyingFs, Question, Told};
 
-/// How long a case may take; then its store is aborted and the case fails.
-const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const O_RDWR: u32 = 2;
 pub(crate) const PAGE: u32 = 4096;
 
@@ -35,7 +33,7 @@ impl Rig {
         let share = Tmpfs::new()?;
         let place = share.path().join("store");
         std::fs::create_dir(&place)?;
-        let fs = LyingFs::mount(&place, caching, LIMIT)?;
+        let fs = LyingFs::mount(&place, caching, limit())?;
         let daemon = Launch::new(share.path()).args(arguments).start()?;
         let mut session = Session::open(daemon.socket())?;
         let root = session.client().lookup(ROOT, "store")?.nodeid;
@@ -80,7 +78,7 @@ impl Rig {
     }
 
     /// The store is honest again: it is served as if nothing had been.
-    pub(crate) fn is_unharmed(mut self) -> Result<()> {
+    pub(crate) fn finish_unharmed(mut self) -> Result<()> {
         self.fs.is_serving()?;
         self.fs.lie(|_| Told::Honestly);
         ensure!(self.daemon.is_running(), "it ended: {}", self.daemon.log());
@@ -90,6 +88,17 @@ impl Rig {
         ensure!(bytes == [b'h'; 100], "{bytes:?}");
         Ok(())
     }
+}
+
+/// How long a case may take; then its store is aborted and the case fails.
+fn limit() -> Duration {
+    let minutes = if is_long() { 30 } else { 2 };
+    Duration::from_secs(60 * minutes)
+}
+
+/// Whether tests are to look where the usual run does not.
+pub(crate) fn is_long() -> bool {
+    std::env::var("VIRTIOFSD_LONG").is_ok_and(|value| value == "1")
 }
 
 pub(crate) fn errno<T>(result: Result<T, Failure>) -> Option<Errno> {
