@@ -84,13 +84,18 @@ impl Guest {
         kind: Kind,
     ) -> Result<Vec<Listed>, Errno> {
         let directory = self.opendir(node)?;
-        let (mut all, mut at) = (Vec::new(), 0);
-        loop {
-            let piece = self.piece((node, directory), at, size_bytes, kind)?;
-            let Some(last) = piece.last() else { break };
-            at = last.next;
-            all.extend(piece);
-        }
+        let mut at = 0;
+        let pieces = std::iter::from_fn(|| {
+            let piece = self.piece((node, directory), at, size_bytes, kind);
+            if let Ok(piece) = &piece {
+                at = piece.last()?.next;
+            }
+            Some(piece)
+        });
+        // Up to the first error; the directory is closed all the same.
+        let all: Result<Vec<_>, Errno> = pieces.collect();
+        self.release_directory(node, directory);
+        let mut all: Vec<_> = all?.into_iter().flatten().collect();
         all.retain(|entry| entry.name != b"." && entry.name != b"..");
         Ok(all)
     }
