@@ -10,6 +10,7 @@
 //! product: a target that does not find it within a minute is not worth running.
 
 pub mod guest;
+pub mod held;
 pub mod image;
 pub mod input;
 pub mod oracle;

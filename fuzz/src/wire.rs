@@ -1,7 +1,8 @@
 //! A front-end that says everything at once and then listens.
 //!
-//! All messages are in the socket before the connection is served, so one thread is enough and a
-//! run depends on nothing but its input.
+//! All messages are in the socket before the connection is served, so one thread is enough: the device
+//! is told to start none, a run follows from its input alone, and nobody waits for anybody. With
+//! threads, as the product has them, a run takes fifty times as long; so few inputs ask for it.
 
 use std::io::{ErrorKind, IoSlice, Read};
 use std::mem::MaybeUninit;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use virtiofs_device::fuzzing::serve_connection_alone;
 use virtiofs_device::{ConnectionError, DeviceOptions, Ended, serve_connection};
 use virtiofs_protocol::Session;
 
@@ -28,6 +30,17 @@ const MOST_DESCRIPTORS: usize = 64;
 
 /// How long something may take to come true, also on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether an input is one of the few that the device's own threads serve.
+///
+/// By a sum of all bytes: threads reach other lines each time, and a fuzzer that could choose them would breed inputs
+/// that do.
+pub fn has_threads(input: &[u8]) -> bool {
+    let sum = input.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    (sum >> 32) % 256 == 0
+}
 
 /// Both ends of a connection that has not been served yet.
 #[derive(Debug)]
@@ -74,33 +87,30 @@ impl Wire {
         assert!(self.send_raw(&bytes, descriptors), "the socket is full");
     }
 
-    /// Hangs up on our side and has everything served.
+    /// Hangs up on our side and has everything served on this thread.
     ///
     /// # Panics
     ///
-    /// When a reply has no proper form, or the device keeps a descriptor.
+    /// When a reply has no proper form.
     pub fn serve(self, session: &Arc<Session<Strict>>, tag: Option<&str>) -> Outcome {
-        self.serve_until(session, tag, || true, &[])
+        self.hang_up();
+        let ended = serve_connection_alone(&self.device, session, &options(tag), event().as_fd());
+        self.listen(ended)
     }
 
-    /// As [`Self::serve`], but the last message is sent when something has come true, or never will.
+    /// Has everything served by the device's own threads, and sends a last message when something has come
+    /// true, or never will.
     ///
     /// # Panics
     ///
     /// As [`Self::serve`].
-    pub fn serve_until(
+    pub fn serve_with_threads(
         self,
         session: &Arc<Session<Strict>>,
         tag: Option<&str>,
         is_true: impl Fn() -> bool + Send,
         last: &[u8],
     ) -> Outcome {
-        let options = DeviceOptions {
-            tag: tag.map(str::to_owned),
-            store_threads: 2,
-            ..DeviceOptions::default()
-        };
-        let never = event();
         let (wire, device) = (&self, &self.device);
         let ended = std::thread::scope(|scope| {
             scope.spawn(move || {
@@ -109,11 +119,19 @@ impl Wire {
                     std::thread::sleep(Duration::from_micros(20));
                 }
                 assert!(last.is_empty() || wire.send_raw(last, &[]));
-                // The device may have hung up already.
-                let _ = wire.front_end.shutdown(Shutdown::Write);
+                wire.hang_up();
             });
-            serve_connection(device, session, &options, never.as_fd())
+            serve_connection(device, session, &options(tag), event().as_fd())
         });
+        self.listen(ended)
+    }
+
+    fn hang_up(&self) {
+        // The device may have hung up already.
+        let _ = self.front_end.shutdown(Shutdown::Write);
+    }
+
+    fn listen(self, ended: Result<Ended, ConnectionError>) -> Outcome {
         drop(self.device);
         let mut bytes = Vec::new();
         let mut front_end = self.front_end;
@@ -125,6 +143,14 @@ impl Wire {
             ended,
             replies: replies(&bytes),
         }
+    }
+}
+
+fn options(tag: Option<&str>) -> DeviceOptions {
+    DeviceOptions {
+        tag: tag.map(str::to_owned),
+        store_threads: 2,
+        ..DeviceOptions::default()
     }
 }
 
@@ -167,41 +193,6 @@ fn replies(mut bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
         bytes = next;
     }
     replies
-}
-
-/// Descriptors and threads of this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
-    descriptors: usize,
-    threads: usize,
-}
-
-impl Held {
-    /// Counts them.
-    pub fn now() -> Self {
-        let count = |folder| std::fs::read_dir(folder).map_or(0, Iterator::count);
-        Self {
-            descriptors: count("/proc/self/fd"),
-            threads: count("/proc/self/task"),
-        }
-    }
-
-    /// Waits until there are no more than these: a pool's threads let go a little later.
-    ///
-    /// # Panics
-    ///
-    /// When some stay.
-    pub fn assert_again(self) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let now = Self::now();
-            if now.descriptors <= self.descriptors && now.threads <= self.threads {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{self:?} have become {now:?}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
 }
 
 /// An eventfd that may be given away.

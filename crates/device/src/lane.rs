@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use crate::sync::is_alone;
+
 struct Queue<J> {
     jobs: VecDeque<J>,
     threads: usize,
@@ -53,6 +55,10 @@ impl<J: Send + 'static> Lane<J> {
     ///
     /// The jobs that wait, when there is no thread and none can be had.
     pub(crate) fn submit(&self, job: J) -> Result<(), Vec<J>> {
+        if is_alone() {
+            (self.state.work)(job);
+            return Ok(());
+        }
         let mut queue = self.state.queue();
         queue.jobs.push_back(job);
         if queue.jobs.len() <= queue.idle || queue.threads >= self.most {

@@ -20,6 +20,8 @@ mod connection;
 mod doorbell;
 mod error;
 mod features;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod lane;
 mod memory;
 mod message;

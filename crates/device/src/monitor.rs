@@ -18,6 +18,7 @@ use crate::polling::Processors;
 use crate::pool::DEFAULT_THREADS;
 use crate::pressure::Gauge;
 use crate::seat::{Call, Seat};
+use crate::sync::is_alone;
 use crate::worker::{Turn, Worker};
 
 /// How often the queues are looked at while one is busy.
@@ -69,6 +70,9 @@ impl<F: Filesystem + 'static> Monitor<F> {
             let mut watched = lock(&self.watched);
             watched.retain(|worker| worker.strong_count() > 0);
             watched.push(Arc::downgrade(worker));
+        }
+        if is_alone() {
+            return Ok(());
         }
         if !self.has_thread {
             let scarcity = self.scarcity.clone();

@@ -15,3 +15,13 @@ pub(crate) use std::sync::atomic;
 pub(crate) const fn is_planted(_: &str) -> bool {
     false
 }
+
+/// Whether this thread has to do what others are started for; never in the product.
+#[cfg(not(fuzzing))]
+#[inline]
+pub(crate) const fn is_alone() -> bool {
+    false
+}
+
+#[cfg(fuzzing)]
+pub(crate) use crate::fuzzing::is_alone;

@@ -18,6 +18,7 @@ use crate::polling::{Polling, Processors, Seen, Window};
 use crate::pool::{Job, Pool};
 use crate::ring::AvailableRing;
 use crate::seat::{BATCH, Call, Seat};
+use crate::sync::is_alone;
 use crate::used::{Completion, UsedRing};
 
 /// How long a queue that shall stop may be inside a call before it is stopped without its thread.
@@ -76,6 +77,10 @@ impl<F: Filesystem + 'static> Worker<F> {
             seat,
             available,
         };
+        if is_alone() {
+            turn.run();
+            return Ok(worker);
+        }
         worker.work.alertness.rouse();
         thread::Builder::new()
             .name(name)
@@ -261,6 +266,9 @@ impl<F: Filesystem + 'static> Turn<F> {
             }
             if self.available.arm() {
                 continue;
+            }
+            if is_alone() {
+                return Ok(Next::Chain);
             }
             self.seat.sleep();
             let slept = work.doorbell.sleep();

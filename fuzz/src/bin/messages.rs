@@ -8,9 +8,10 @@ use std::sync::{Arc, OnceLock};
 use libfuzzer_sys::fuzz_target;
 use rustix::fs::{MemfdFlags, Mode, OFlags, ftruncate, memfd_create, open};
 use rustix::pipe::{PipeFlags, pipe_with};
+use virtiofs_fuzz::held::{Descriptors, Threads};
 use virtiofs_fuzz::input::Input;
 use virtiofs_fuzz::strict::Strict;
-use virtiofs_fuzz::wire::{self, Held, NEED_REPLY, VERSION, Wire};
+use virtiofs_fuzz::wire::{self, NEED_REPLY, VERSION, Wire};
 use virtiofs_protocol::{Session, SessionOptions};
 
 /// More would fill the socket with replies that nobody takes while they are written.
@@ -29,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
     let tag = (input.u8() & 1 != 0).then_some("share");
     let kinds = descriptor_kinds();
     let session = Arc::new(Session::new(Strict::default(), SessionOptions::default()));
-    let before = Held::now();
+    let before = Descriptors::now();
     let wire = Wire::new();
     let (mut sent, mut sent_bytes) = (0, 0);
     while !input.is_empty() && sent < MOST_MESSAGES {
@@ -41,7 +42,14 @@ fuzz_target!(|bytes: &[u8]| {
         sent += 1;
         sent_bytes += len;
     }
-    let outcome = wire.serve(&session, tag);
+    let outcome = if wire::has_threads(bytes) {
+        let threads = Threads::now();
+        let outcome = wire.serve_with_threads(&session, tag, || true, &[]);
+        threads.wait_for();
+        outcome
+    } else {
+        wire.serve(&session, tag)
+    };
     before.assert_again();
     // A message that states too short a length is followed by what it did not cover.
     let most = sent_bytes / HEADER_BYTES;

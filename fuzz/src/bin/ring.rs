@@ -10,16 +10,20 @@ use std::sync::{Arc, OnceLock};
 use libfuzzer_sys::fuzz_target;
 use rustix::fs::{MemfdFlags, memfd_create};
 use virtiofs_fuzz::guest::Memory;
+use virtiofs_fuzz::held::{Descriptors, Threads};
 use virtiofs_fuzz::image::{self, Expected, FILE_BYTES, Image, REGIONS};
 use virtiofs_fuzz::input::Input;
 use virtiofs_fuzz::seeds;
 use virtiofs_fuzz::strict::Strict;
-use virtiofs_fuzz::wire::{self, Held, Wire, longs, words};
+use virtiofs_fuzz::wire::{self, Outcome, Wire, longs, words};
 use virtiofs_protocol::{HEADER_BYTES, Head, Request, Session, SessionOptions};
 
 const EVENT_IDX: u64 = 1 << 29;
 const PROTOCOL_FEATURES: u64 = 1 << 30;
 const VERSION_1: u64 = 1 << 32;
+
+/// The first of the queues for requests.
+const QUEUE: u32 = 1;
 
 /// What the first byte says.
 const INIT: u8 = 1;
@@ -40,13 +44,22 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let sleepy = control & SLEEPY != 0;
     session.filesystem().sleepy.store(sleepy, Ordering::Relaxed);
-    let before = Held::now();
-    let answered = serve(&image, control, file, &session);
+    let before = Descriptors::now();
+    let wire = Wire::new();
+    describe(&wire, &image, control, file);
+    // A queue that is told to stop leaves what it has not begun: so that is told last.
+    let stop = wire::message(11, wire::VERSION, 8, &words(&[QUEUE, 0]));
+    let outcome = if wire::has_threads(bytes) {
+        serve_with_threads(wire, &image, sleepy, &session, &stop)
+    } else {
+        assert!(wire.send_raw(&stop, &[]));
+        wire.serve(&session, None)
+    };
     before.assert_again();
     let mut after = vec![0; FILE_BYTES];
     file.read_exact_at(&mut after, 0).expect("memory is read");
     image::assert_nobodys(&after);
-    check(&image, &after, sleepy, answered);
+    check(&image, &after, sleepy, index_stopped_at(&outcome));
 });
 
 /// One memory for all runs.
@@ -72,9 +85,8 @@ fn begin(session: &Session<Strict>) {
     });
 }
 
-/// Sets everything up, has the ring served until it is empty, and returns the index it stopped at.
-fn serve(image: &Image, control: u8, file: &File, session: &Arc<Session<Strict>>) -> u16 {
-    let wire = Wire::new();
+/// Says where memory and the ring are, and has it started.
+fn describe(wire: &Wire, image: &Image, control: u8, file: &File) {
     let mut features = VERSION_1;
     if control & WITH_EVENT_IDX != 0 {
         features |= EVENT_IDX;
@@ -99,7 +111,6 @@ fn serve(image: &Image, control: u8, file: &File, session: &Arc<Session<Strict>>
     }
     let [descriptors, available, used] = image.addresses();
     let (kick, call): (OwnedFd, OwnedFd) = (wire::event(), wire::event());
-    const QUEUE: u32 = 1;
     wire.send(2, &longs(&[features]), &[]);
     wire.send(5, &table, &[file.as_fd(); REGIONS.len()]);
     wire.send(8, &words(&[QUEUE, image.size.into()]), &[]);
@@ -112,17 +123,29 @@ fn serve(image: &Image, control: u8, file: &File, session: &Arc<Session<Strict>>
     if control & WITH_ENABLE != 0 {
         wire.send(18, &words(&[QUEUE, 1]), &[]);
     }
-    drop((kick, call));
+}
+
+/// Lets the device's own threads serve until the ring is empty, where it is certain that it ever will be.
+fn serve_with_threads(
+    wire: Wire,
+    image: &Image,
+    sleepy: bool,
+    session: &Arc<Session<Strict>>,
+    stop: &[u8],
+) -> Outcome {
     let end = match image.expected() {
-        Expected::Completed(due) if control & SLEEPY == 0 => {
-            Some(image.base.wrapping_add(due.len() as u16))
-        }
+        Expected::Completed(due) if !sleepy => Some(image.base.wrapping_add(due.len() as u16)),
         _ => None,
     };
-    let is_served = || end.is_none_or(|end| published(file) == Some(end));
-    // A queue that is told to stop leaves what it has not begun: so that is told last.
-    let stop = wire::message(11, wire::VERSION, 8, &words(&[QUEUE, 0]));
-    let outcome = wire.serve_until(session, None, is_served, &stop);
+    let is_served = || end.is_none_or(|end| published(memory_file()) == Some(end));
+    let threads = Threads::now();
+    let outcome = wire.serve_with_threads(session, None, is_served, stop);
+    threads.wait_for();
+    outcome
+}
+
+/// What the one reply says; the ring is sound enough for the device to go on in any case.
+fn index_stopped_at(outcome: &Outcome) -> u16 {
     assert!(
         outcome.ended.is_ok(),
         "the device gave up: {:?}",

@@ -6,11 +6,11 @@ use std::sync::OnceLock;
 use libfuzzer_sys::fuzz_target;
 use rustix::process::{getegid, geteuid};
 use virtiofs_fuzz::guest::Memory;
+use virtiofs_fuzz::held::Descriptors;
 use virtiofs_fuzz::input::Input;
 use virtiofs_fuzz::oracle::{self, Reply};
 use virtiofs_fuzz::seeds;
 use virtiofs_fuzz::share::Share;
-use virtiofs_fuzz::wire::Held;
 use virtiofs_fuzz::world::World;
 use virtiofs_hostfs::{CachePolicy, Options, PassthroughFs, PosixAcl, XattrPolicy, XattrRules};
 use virtiofs_protocol::{
@@ -23,7 +23,7 @@ const ROOM_BYTES: usize = 16 + 8192;
 
 fuzz_target!(|bytes: &[u8]| {
     let mut input = Input::new(bytes);
-    let before = Held::now();
+    let before = Descriptors::now();
     let share = Share::new().expect("a directory");
     let maps: [&[u8]; 2] = [b":ok:all:::", b":map:trusted.:user.virtiofs.:"];
     let rules = XattrRules::parse(input.choose(&maps)).expect("a map");
