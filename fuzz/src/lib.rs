@@ -1,7 +1,8 @@
 //! What the fuzz targets share. Each target is a program in `src/bin`:
 //!
-//! - `request`: the bytes of one request, cut as a guest likes, to a session over [`strict`];
-//! - `session`: a sequence of requests to a session over a real directory;
+//! - `request`: the bytes of one request, cut as a guest likes, to a session over [`strict`] and to one over a real
+//!   directory;
+//! - `session`: a sequence of requests to a session over a real directory, beside a model of it;
 //! - `ring`: an image of guest memory with a ring in it, through a whole connection;
 //! - `messages`: vhost-user messages with descriptors, to the receive loop.
 //!
@@ -9,12 +10,15 @@
 //! feature `planted` puts one defect into each target's side of the harness, never into the
 //! product: a target that does not find it within a minute is not worth running.
 
+pub mod familiar;
+pub mod ground;
 pub mod guest;
 pub mod held;
 pub mod image;
 pub mod input;
 pub mod oracle;
 pub mod seeds;
+pub mod serving;
 pub mod share;
 pub mod strict;
 pub mod wire;

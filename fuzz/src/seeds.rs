@@ -3,6 +3,7 @@
 use virtiofs_protocol::{Access, Opcode, fuzzing};
 
 use crate::input::Input;
+use crate::serving::Layout;
 use crate::wire::{longs, words};
 
 /// What `request` does with a fuzzer's bytes.
@@ -14,14 +15,8 @@ pub struct RequestCase<'a> {
     pub offered: Option<u64>,
     /// Whether the file system sleeps where it may, and the request is parked.
     pub sleepy: bool,
-    /// Whether the connection comes down while the request is parked.
-    pub hangs_up: bool,
-    /// Room for the reply, in bytes.
-    pub room_bytes: usize,
-    /// Where readable memory is cut.
-    pub cuts: &'static [usize],
-    /// Where the room is cut.
-    pub reply_cuts: &'static [usize],
+    /// How memory is laid out.
+    pub layout: Layout,
     /// Header, arguments and data.
     pub message: &'a [u8],
 }
@@ -82,10 +77,12 @@ impl<'a> RequestCase<'a> {
             },
             offered: has(Self::INIT).then_some(offered),
             sleepy: has(Self::SLEEPY),
-            hangs_up: has(Self::HANGS_UP),
-            room_bytes,
-            cuts,
-            reply_cuts,
+            layout: Layout {
+                room_bytes,
+                cuts,
+                reply_cuts,
+                hangs_up: has(Self::HANGS_UP),
+            },
             message: input.rest(),
         }
     }
