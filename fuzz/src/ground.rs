@@ -3,13 +3,17 @@
 //! A run ends its session as a guest does that goes away, and the next one begins it anew. Making a file system each time
 //! would cost more than most requests do.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::process::{getegid, geteuid};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::process::{fchdir, getegid, geteuid};
 use virtiofs_hostfs::{CachePolicy, Options, PassthroughFs, PosixAcl, XattrPolicy, XattrRules};
 use virtiofs_protocol::{Access, HangUp, Session, SessionOptions};
 
 use crate::held::Descriptors;
+use crate::model::{Limits, Model, Setxattrs};
 use crate::share::Share;
 
 /// What an operator may have chosen.
@@ -34,6 +38,19 @@ impl Choice {
     pub const AS_THEY_ARE: &'static [u8] = b":ok:all:::";
     /// A guest's `trusted.` attributes under names that any user may set.
     pub const MAPPED: &'static [u8] = b":map:trusted.:user.virtiofs.:";
+
+    /// A model of the share as such a file system serves it.
+    pub fn model(self, share: &Share) -> Model {
+        let limits = match self.max_inodes {
+            None => Limits::None,
+            Some(_) => Limits::FewInodes,
+        };
+        let setxattrs = match self.posix_acl {
+            PosixAcl::Off => Setxattrs::Short,
+            PosixAcl::IfOffered | PosixAcl::Required => Setxattrs::Unsure,
+        };
+        Model::new(share.secret().as_os_str().as_bytes(), limits, setxattrs)
+    }
 
     fn session(self, share: &Share) -> Session<PassthroughFs> {
         let rules = XattrRules::parse(self.xattr_map).expect("a map");
@@ -63,7 +80,25 @@ const MOST_KEPT: usize = 3;
 
 struct Ground {
     share: Share,
+    /// Where extended attributes are reached from, and where everybody else is.
+    descriptors: OwnedFd,
+    home: OwnedFd,
     kept: Vec<(Choice, Session<PassthroughFs>)>,
+}
+
+impl Ground {
+    fn new() -> Self {
+        let folder = |path: &str| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            open(path, flags, Mode::empty()).expect("a folder")
+        };
+        Self {
+            share: Share::new().expect("a share"),
+            descriptors: folder("/proc/self/fd"),
+            home: folder("."),
+            kept: Vec::new(),
+        }
+    }
 }
 
 static GROUND: Mutex<Option<Ground>> = Mutex::new(None);
@@ -76,10 +111,13 @@ static GROUND: Mutex<Option<Ground>> = Mutex::new(None);
 /// else.
 pub fn with_session(choice: Choice, work: impl FnOnce(&Share, &Session<PassthroughFs>)) {
     let mut ground = GROUND.lock().unwrap_or_else(PoisonError::into_inner);
-    let Ground { share, kept } = ground.get_or_insert_with(|| Ground {
-        share: Share::new().expect("a share"),
-        kept: Vec::new(),
-    });
+    let Ground {
+        share,
+        descriptors,
+        home,
+        kept,
+    } = ground.get_or_insert_with(Ground::new);
+    fchdir(&*descriptors).expect("a folder of this process");
     let place = kept.iter().position(|(its, _)| *its == choice);
     let place = place.unwrap_or_else(|| {
         if kept.len() == MOST_KEPT {
@@ -102,6 +140,7 @@ pub fn with_session(choice: Choice, work: impl FnOnce(&Share, &Session<Passthrou
         "the root alone is known"
     );
     before.assert_again();
+    fchdir(&*home).expect("where we came from");
     if share.restore().is_err() {
         // Somebody made something that cannot be removed.
         *ground = None;

@@ -16,6 +16,7 @@ pub mod guest;
 pub mod held;
 pub mod image;
 pub mod input;
+pub mod model;
 pub mod oracle;
 pub mod seeds;
 pub mod serving;

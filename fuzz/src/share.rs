@@ -4,9 +4,11 @@
 //! by the time of an inode's last change.
 
 use std::cell::Cell;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -57,10 +59,12 @@ pub const BESIDE: &str = "../secret";
 const FILE_MODE: RawMode = 0o644;
 const DIRECTORY_MODE: RawMode = 0o755;
 
-/// What tells whether an inode is the same and unchanged; any change moves its ctime.
+/// What tells whether an inode is the same and unchanged: any change moves its ctime, but that tmpfs gives a directory
+/// the ctime of what is linked into it or unlinked there. Its length tells then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
     ino: u64,
+    len: i64,
     mode: RawMode,
     links: u64,
     ctime: (i64, u64),
@@ -169,7 +173,9 @@ impl Share {
             "the secret was touched"
         );
         for name in names(self.folder.path()).expect("a folder of ours") {
-            let known = ["secret", "share", "moved"].contains(&name.as_str());
+            let known = ["secret", "share", "moved"]
+                .iter()
+                .any(|known| name == *known);
             assert!(known, "{name:?} was made outside the share");
         }
     }
@@ -189,6 +195,11 @@ impl Share {
         if !is_same {
             self.restore_root()?;
         }
+        for name in names(&self.path())? {
+            if THINGS.iter().all(|(there, _)| name != *there) {
+                remove(&self.path().join(name))?;
+            }
+        }
         let mut states = left.map_or_else(Default::default, |(_, states)| states);
         for ((name, thing), states) in THINGS.into_iter().zip(&mut states) {
             if states[0].is_none() || self.states(name, thing)? != *states {
@@ -201,13 +212,8 @@ impl Share {
         Ok(())
     }
 
-    /// The root's own attributes, and names in it that were not there.
+    /// The root's own attributes.
     fn restore_root(&self) -> io::Result<()> {
-        for name in names(&self.path())? {
-            if THINGS.iter().all(|(there, _)| name != *there) {
-                remove(&self.path().join(name))?;
-            }
-        }
         fchown(&self.root, Some(geteuid()), Some(getegid()))?;
         fchmod(&self.root, Mode::from_raw_mode(DIRECTORY_MODE))?;
         let mut list = [0; 4096];
@@ -270,6 +276,7 @@ impl State {
     fn read(stat: rustix::fs::Stat) -> Self {
         Self {
             ino: stat.st_ino,
+            len: stat.st_size,
             mode: stat.st_mode,
             links: stat.st_nlink,
             ctime: (stat.st_ctime, stat.st_ctime_nsec),
@@ -293,13 +300,14 @@ fn tells_changes(path: &Path) -> io::Result<bool> {
 }
 
 /// Names in a folder, but for its own and the one above.
-fn names(folder: &Path) -> io::Result<Vec<String>> {
+fn names(folder: &Path) -> io::Result<Vec<OsString>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut names = Vec::new();
     for entry in Dir::new(open(folder, flags, Mode::empty())?)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name != "." && name != ".." {
-            names.push(name);
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsStr::from_bytes(name).to_owned());
         }
     }
     Ok(names)

@@ -1,4 +1,5 @@
-//! A sequence of requests to a session over a real directory, which somebody on the host changes.
+//! A sequence of requests to a session over a real directory, beside a model of it; sometimes somebody on the host
+//! changes something.
 #![no_main]
 
 use std::sync::OnceLock;
@@ -6,6 +7,7 @@ use std::sync::OnceLock;
 use libfuzzer_sys::fuzz_target;
 use virtiofs_fuzz::ground::{self, Choice};
 use virtiofs_fuzz::input::Input;
+use virtiofs_fuzz::model::Model;
 use virtiofs_fuzz::oracle::Reply;
 use virtiofs_fuzz::seeds;
 use virtiofs_fuzz::serving::{Layout, serve};
@@ -29,37 +31,57 @@ fuzz_target!(|bytes: &[u8]| {
     let offered = input.u64();
     ground::with_session(choice, |share, session| {
         serve(session, Layout::WHOLE, &seeds::init(offered));
-        let mut world = World::default();
+        let mut guest = Guest {
+            world: World::default(),
+            model: choice.model(share),
+            offered,
+        };
         for _ in 0..MOST_REQUESTS {
             if input.is_empty() {
                 break;
             }
             match input.u8() {
-                0..=0x1f => share.change(&mut input),
+                0..=0x1f => {
+                    guest.model.lose_sight();
+                    share.change(&mut input);
+                }
                 0x20..=0x2f => {
                     session.rest();
                 }
-                _ => ask(session, &mut world, offered, &mut input),
+                _ => guest.ask(session, &mut input),
             }
         }
     });
 });
 
-fn ask(session: &Session<PassthroughFs>, world: &mut World, offered: u64, input: &mut Input<'_>) {
-    let asked = world.ask(input);
-    let reply = serve(session, Layout::WHOLE, &asked.message).reply();
-    if tells() {
-        let errno = reply.as_ref().map(|reply| reply.errno);
-        eprintln!("{:?} of node {}: {errno:?}", asked.opcode, asked.node);
-    }
-    match (asked.opcode, reply) {
-        (Opcode::Forget, _) => world.forgot(&asked),
-        (Opcode::Destroy | Opcode::Init, Some(_)) => {
-            world.end();
-            serve(session, Layout::WHOLE, &seeds::init(offered));
+/// A guest, and what its replies have to be.
+struct Guest {
+    world: World,
+    model: Model,
+    offered: u64,
+}
+
+impl Guest {
+    fn ask(&mut self, session: &Session<PassthroughFs>, input: &mut Input<'_>) {
+        let asked = self.world.ask(input);
+        let reply = serve(session, Layout::WHOLE, &asked.message).reply();
+        if tells() {
+            let errno = reply.as_ref().map(|reply| reply.errno);
+            eprintln!("{:?} of node {}: {errno:?}", asked.opcode, asked.node);
         }
-        (_, Some(Reply { errno: 0, body })) => world.learn(&asked, &body),
-        _ => {}
+        if let Some(reply) = &reply {
+            self.model.follow(&asked.message, &self.world, reply);
+        }
+        match (asked.opcode, reply) {
+            (Opcode::Forget, _) => self.world.forgot(&asked),
+            (Opcode::Destroy | Opcode::Init, Some(_)) => {
+                self.world.end();
+                self.model.end();
+                serve(session, Layout::WHOLE, &seeds::init(self.offered));
+            }
+            (_, Some(Reply { errno: 0, body })) => self.world.learn(&asked, &body),
+            _ => {}
+        }
     }
 }
 

@@ -43,10 +43,6 @@ const ISLANDS: &[(&str, &str)] = &[
     ),
     ("crates/testkit/src/bin/fuse-bridge.rs", "waits for signals"),
     ("fuzz/src/guest.rs", "an in-memory guest, for fuzzing only"),
-    (
-        "fuzz/src/held.rs",
-        "asks which numbers are descriptors, for fuzzing only",
-    ),
 ];
 
 /// Where unsafe code, or the permission to write it, stands outside the islands.
