@@ -168,8 +168,9 @@ fn exercise(programs: &Path, target: Target, profiles: &Path, secs: u64) -> Resu
             .arg(&seeds)
             .env("LLVM_PROFILE_FILE", ignored),
     )?;
+    let scratch = fuzz::scratch()?;
     let mut program = Command::new(programs.join(target.name()));
-    program.args([
+    program.env("TMPDIR", scratch.path()).args([
         format!("-max_total_time={secs}"),
         format!("-max_len={}", target.input_bytes_max()),
         format!("-artifact_prefix={}/", artifacts.display()),

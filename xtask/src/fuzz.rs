@@ -14,6 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
 
 use crate::{repo, tools};
 
@@ -113,13 +114,13 @@ impl Sanitizer {
 /// A program in `fuzz/src/bin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Target {
-    /// The bytes of one request
+    /// The bytes of one request, to nobody and to a real directory
     Request,
     /// Guest memory with a ring in it
     Ring,
     /// vhost-user messages with descriptors
     Messages,
-    /// A sequence of requests to a real directory
+    /// A sequence of requests to a real directory, beside a model of it
     Session,
 }
 
@@ -173,6 +174,7 @@ const MEMORY_LIMIT_MIB: u32 = 2048;
 pub(crate) fn run(args: &Args) -> Result<()> {
     tools::debian(NEEDED)?;
     let plan = Plan {
+        scratch: scratch()?,
         programs: build(args.sanitizer, args.planted)?,
         sanitizer: args.sanitizer,
         secs: args.secs,
@@ -226,8 +228,21 @@ pub(crate) fn root() -> PathBuf {
     repo::target_dir().join("fuzz")
 }
 
+/// A folder for the directories that targets share, in memory where the machine has such a file system. They do not
+/// remove them: libFuzzer ends a process at once.
+pub(crate) fn scratch() -> Result<TempDir> {
+    let in_memory = Path::new("/dev/shm");
+    let folder = if in_memory.is_dir() {
+        tempfile::tempdir_in(in_memory)
+    } else {
+        tempfile::tempdir()
+    };
+    folder.context("no folder for the targets")
+}
+
 /// What is the same for all targets.
 struct Plan {
+    scratch: TempDir,
     programs: PathBuf,
     sanitizer: Sanitizer,
     secs: u64,
@@ -273,7 +288,7 @@ impl Plan {
         if !input.is_file() {
             bail!("there is no {}", input.display());
         }
-        repo::run(Command::new(self.programs.join(target.name())).arg(input))
+        repo::run(self.program(target).arg(input))
     }
 
     /// A target that ends when its time is over.
@@ -284,7 +299,7 @@ impl Plan {
     }
 
     fn fuzzer(&self, target: Target, artifacts: &Path) -> Command {
-        let mut fuzzer = Command::new(self.programs.join(target.name()));
+        let mut fuzzer = self.program(target);
         fuzzer.args([
             format!("-timeout={}", INPUT_LIMIT.as_secs()),
             format!("-rss_limit_mb={MEMORY_LIMIT_MIB}"),
@@ -294,6 +309,12 @@ impl Plan {
             "-verbosity=0".to_owned(),
         ]);
         fuzzer
+    }
+
+    fn program(&self, target: Target) -> Command {
+        let mut program = Command::new(self.programs.join(target.name()));
+        program.env("TMPDIR", self.scratch.path());
+        program
     }
 
     fn write_seeds(&self, target: Target, folder: &Path) -> Result<()> {

@@ -155,6 +155,12 @@ impl Model {
 
     /// A whole listing from its beginning names what is there.
     fn list(&mut self, message: &Message<'_>, reply: &Reply) {
+        let open = message.handle.and_then(|handle| self.handles.get(&handle));
+        if open.and_then(|open| open.id) != self.known(message.node) {
+            // What READDIRPLUS lists is then looked up in a directory where it is not: a guest misleads itself.
+            self.is_sure &= message.opcode == Opcode::Readdir || reply.errno != 0;
+            return;
+        }
         let Some(id) = self.opened(message, |as_what| as_what == As::Directory) else {
             return;
         };

@@ -20,11 +20,9 @@ impl Model {
             Opcode::Lookup => self.look_up(message, folder, reply),
             Opcode::Symlink | Opcode::Mknod | Opcode::Mkdir => self.make(message, folder, reply),
             Opcode::Create => self.create(message, folder, reply),
-            Opcode::Tmpfile => {
-                if reply.errno == 0 {
-                    let id = self.tree.add_nameless();
-                    self.nodes.insert(long(&reply.body, 0), id);
-                }
+            Opcode::Tmpfile if reply.errno == 0 => {
+                let id = self.tree.add_nameless();
+                self.nodes.insert(long(&reply.body, 0), id);
             }
             Opcode::Link => self.link(message, folder, world, reply),
             Opcode::Unlink | Opcode::Rmdir => {

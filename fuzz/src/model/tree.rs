@@ -195,25 +195,33 @@ impl Tree {
             Err(errno) => return Err(errno),
         };
         let is_folder = |id: Id| self.objects[id].kind == kind::DIRECTORY;
+        match (how, over) {
+            (Rename::NoReplace, Some(_)) => return Err(errno::EXIST),
+            (Rename::Exchange, None) => return Err(errno::NOENT),
+            _ => {}
+        }
         if is_folder(moved) && self.is_within(to.0, moved) {
             return Err(errno::INVAL);
         }
         match (how, over) {
-            (Rename::NoReplace, Some(_)) => Err(errno::EXIST),
-            (Rename::Exchange, None) => Err(errno::NOENT),
             (Rename::Exchange, Some(over)) if is_folder(over) && self.is_within(from.0, over) => {
                 Err(errno::INVAL)
             }
-            (Rename::Exchange, Some(_)) | (_, None) => Ok(()),
-            (Rename::Replace, Some(over)) if over == moved => Ok(()),
-            (Rename::Replace, Some(over)) => match (is_folder(moved), is_folder(over)) {
-                // Where the name is of a directory above, that is not empty.
-                (_, true) if self.is_within(from.0, over) => Err(errno::NOTEMPTY),
-                (true, false) => Err(errno::NOTDIR),
-                (false, true) => Err(errno::ISDIR),
-                (true, true) if !self.objects[over].entries.is_empty() => Err(errno::NOTEMPTY),
-                _ => Ok(()),
-            },
+            (Rename::Replace, Some(over)) if over != moved => self.may_replace(from.0, moved, over),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether something else can take the place of what stands under a name.
+    fn may_replace(&self, from: Id, moved: Id, over: Id) -> Result<()> {
+        let [moved, replaced] = [moved, over].map(|id| &self.objects[id]);
+        match [moved.kind, replaced.kind].map(|kind| kind == kind::DIRECTORY) {
+            // A directory above is not empty, whatever else there is to say.
+            [_, true] if self.is_within(from, over) => Err(errno::NOTEMPTY),
+            [true, false] => Err(errno::NOTDIR),
+            [false, true] => Err(errno::ISDIR),
+            [true, true] if !replaced.entries.is_empty() => Err(errno::NOTEMPTY),
+            _ => Ok(()),
         }
     }
 
@@ -377,6 +385,12 @@ mod tests {
                 (folder, b"new"),
                 Rename::Replace,
                 Err(errno::INVAL),
+            ),
+            (
+                (ROOT, b"dir"),
+                (folder, b"inner"),
+                Rename::NoReplace,
+                Err(errno::EXIST),
             ),
             (
                 (folder, b"inner"),

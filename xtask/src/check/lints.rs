@@ -29,23 +29,30 @@ pub(super) fn clippy() -> Vec<Finding> {
     verdict(&mut command, "see above")
 }
 
-/// The same for the fuzz targets, which are no part of the workspace.
+/// The same for the fuzz targets, which are no part of the workspace, and the tests of what they judge by.
 pub(super) fn fuzz_targets() -> Vec<Finding> {
     let manifest = ["--manifest-path", "fuzz/Cargo.toml"];
+    let for_fuzzing = |arguments: &[&str]| {
+        let mut command = Command::new("cargo");
+        command
+            .args(arguments)
+            .args(["--quiet", "--locked"])
+            .args(manifest)
+            .env("CARGO_TARGET_DIR", repo::target_dir().join("fuzz/clippy"))
+            .env("RUSTFLAGS", "--cfg=fuzzing");
+        command
+    };
     let mut format = Command::new("cargo");
     format.arg("fmt").args(manifest).args(["--", "--check"]);
-    let mut clippy = Command::new("cargo");
-    clippy
-        .args(["clippy", "--quiet", "--locked", "--bins"])
-        .args(manifest)
-        .args(["--", "-D", "warnings"])
-        .env("CARGO_TARGET_DIR", repo::target_dir().join("fuzz/clippy"))
-        .env("RUSTFLAGS", "--cfg=fuzzing");
+    let mut clippy = for_fuzzing(&["clippy", "--all-targets"]);
+    clippy.args(["--", "-D", "warnings"]);
+    let mut test = for_fuzzing(&["test", "--lib"]);
     let mut findings = verdict(
         &mut format,
         "run 'cargo fmt --manifest-path fuzz/Cargo.toml'",
     );
     findings.extend(verdict(&mut clippy, "see above"));
+    findings.extend(verdict(&mut test, "see above"));
     findings
 }
 
