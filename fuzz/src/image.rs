@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use virtiofs_device::fuzzing::Ring;
+
 use crate::input::Input;
 
 /// A region of guest memory.
@@ -146,6 +148,16 @@ impl Image {
     /// Addresses of descriptors, available and used ring as the front-end has them.
     pub fn addresses(&self) -> [u64; 3] {
         [DESCRIPTORS, AVAILABLE, USED].map(|at| REGIONS[0].user + at as u64)
+    }
+
+    /// The ring as a device is told about it.
+    pub fn ring(&self, features: u64) -> Ring {
+        Ring {
+            features,
+            size: self.size,
+            base: self.base,
+            addresses: self.addresses(),
+        }
     }
 
     /// Says what serving the ring must come to, by rules of our own (virtio 1.3, 2.7).

@@ -3,7 +3,7 @@
 //! - `request`: the bytes of one request, cut as a guest likes, to a session over [`strict`] and to one over a real
 //!   directory;
 //! - `session`: a sequence of requests to a session over a real directory, beside a model of it;
-//! - `ring`: an image of guest memory with a ring in it, through a whole connection;
+//! - `ring`: an image of guest memory with a ring in it, which the device's queues serve;
 //! - `messages`: vhost-user messages with descriptors, to the receive loop.
 //!
 //! Sanitizers see crashes; [`oracle`] and the targets themselves say what must hold besides. The

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode, RenameFlags, fchmod, fchown, flistxattr,
-    fremovexattr, fstat, mkdirat, mknodat, open, openat, renameat_with, statat, symlinkat,
-    unlinkat,
+    fremovexattr, fstat, llistxattr, mkdirat, mknodat, open, openat, renameat_with, statat,
+    symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
@@ -59,16 +59,22 @@ pub const BESIDE: &str = "../secret";
 const FILE_MODE: RawMode = 0o644;
 const DIRECTORY_MODE: RawMode = 0o755;
 
-/// What tells whether an inode is the same and unchanged: any change moves its ctime, but that tmpfs gives a directory
-/// the ctime of what is linked into it or unlinked there. Its length tells then.
+/// What tells whether an inode is the same and unchanged.
+///
+/// Any change moves its ctime, but that tmpfs gives a directory the ctime of what is linked into it or unlinked there,
+/// and then takes the next change for the same one. What else there is to a directory is therefore part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
     ino: u64,
-    len: i64,
     mode: RawMode,
+    owner: (u32, u32),
+    len: i64,
     links: u64,
     ctime: (i64, u64),
 }
+
+/// A thing's state, that of what is in it, and the length of the list of a directory's attributes.
+type Whole = (Option<State>, Option<State>, usize);
 
 /// A directory with a share in it and a secret beside it.
 #[derive(Debug)]
@@ -77,8 +83,8 @@ pub struct Share {
     /// The share itself.
     root: OwnedFd,
     secret: State,
-    /// As the root and each thing were left last, the directory's file behind it.
-    left: Option<(State, [[Option<State>; 2]; THINGS.len()])>,
+    /// As each thing was left last.
+    left: [Whole; THINGS.len()],
     /// Whether each change can be told.
     tells_changes: bool,
     /// Whether something was moved out of the share.
@@ -104,7 +110,7 @@ impl Share {
             folder,
             root,
             secret,
-            left: None,
+            left: [(None, None, 0); THINGS.len()],
             tells_changes,
             has_moved: Cell::new(false),
         };
@@ -189,33 +195,35 @@ impl Share {
         if self.has_moved.take() {
             remove(&self.folder.path().join("moved"))?;
         }
-        let root = State::of_open(&self.root)?;
-        let left = self.left.take().filter(|_| self.tells_changes);
-        let is_same = left.is_some_and(|(left, _)| left == root);
-        if !is_same {
-            self.restore_root()?;
-        }
+        self.restore_root()?;
         for name in names(&self.path())? {
             if THINGS.iter().all(|(there, _)| name != *there) {
                 remove(&self.path().join(name))?;
             }
         }
-        let mut states = left.map_or_else(Default::default, |(_, states)| states);
-        for ((name, thing), states) in THINGS.into_iter().zip(&mut states) {
-            if states[0].is_none() || self.states(name, thing)? != *states {
+        for (place, (name, thing)) in THINGS.into_iter().enumerate() {
+            let is_same = self.tells_changes
+                && self.left[place].0.is_some()
+                && self.left[place] == self.whole(name, thing)?;
+            if !is_same {
                 remove(&self.path().join(name))?;
                 self.make(name, thing)?;
-                *states = self.states(name, thing)?;
+                self.left[place] = self.whole(name, thing)?;
             }
         }
-        self.left = Some((State::of_open(&self.root)?, states));
         Ok(())
     }
 
     /// The root's own attributes.
     fn restore_root(&self) -> io::Result<()> {
-        fchown(&self.root, Some(geteuid()), Some(getegid()))?;
-        fchmod(&self.root, Mode::from_raw_mode(DIRECTORY_MODE))?;
+        let stat = fstat(&self.root)?;
+        let us = (geteuid(), getegid());
+        if (stat.st_uid, stat.st_gid) != (us.0.as_raw(), us.1.as_raw()) {
+            fchown(&self.root, Some(us.0), Some(us.1))?;
+        }
+        if stat.st_mode & 0o7777 != DIRECTORY_MODE {
+            fchmod(&self.root, Mode::from_raw_mode(DIRECTORY_MODE))?;
+        }
         let mut list = [0; 4096];
         let len = flistxattr(&self.root, &mut list)?;
         for name in list[..len].split(|byte| *byte == 0) {
@@ -226,17 +234,21 @@ impl Share {
         Ok(())
     }
 
-    /// A thing's state now, and that of what is in it.
-    fn states(&self, name: &str, thing: Thing) -> io::Result<[Option<State>; 2]> {
+    fn whole(&self, name: &str, thing: Thing) -> io::Result<Whole> {
         let there = |path: &Path| match State::of(&self.root, path) {
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             state => state.map(Some),
         };
-        let inner = match thing {
-            Thing::Directory(_) => there(&Path::new(name).join(INNER))?,
-            Thing::File(_) | Thing::Link | Thing::LinkFromRoot | Thing::Pipe => None,
-        };
-        Ok([there(Path::new(name))?, inner])
+        let state = there(Path::new(name))?;
+        match (thing, state) {
+            (Thing::Directory(_), Some(_)) => {
+                let inner = there(&Path::new(name).join(INNER))?;
+                let mut none: [u8; 0] = [];
+                let len = llistxattr(self.path().join(name), &mut none)?;
+                Ok((state, inner, len))
+            }
+            _ => Ok((state, None, 0)),
+        }
     }
 
     fn make(&self, name: &str, thing: Thing) -> io::Result<()> {
@@ -269,15 +281,12 @@ impl State {
         statat(folder, path, AtFlags::SYMLINK_NOFOLLOW).map(Self::read)
     }
 
-    fn of_open(file: &OwnedFd) -> Result<Self, Errno> {
-        fstat(file).map(Self::read)
-    }
-
     fn read(stat: rustix::fs::Stat) -> Self {
         Self {
             ino: stat.st_ino,
-            len: stat.st_size,
             mode: stat.st_mode,
+            owner: (stat.st_uid, stat.st_gid),
+            len: stat.st_size,
             links: stat.st_nlink,
             ctime: (stat.st_ctime, stat.st_ctime_nsec),
         }
@@ -324,13 +333,21 @@ fn remove(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use rustix::fs::{Gid, Uid};
+    use rustix::fs::{Gid, Uid, XattrFlags, setxattr};
 
     use super::*;
 
+    fn unsupported(errno: Errno) -> Result<(), Errno> {
+        [Errno::OPNOTSUPP]
+            .contains(&errno)
+            .then_some(())
+            .ok_or(errno)
+    }
+
     /// The whole share as text.
     fn picture(share: &Share) -> Vec<String> {
-        let mut lines = Vec::new();
+        let mut list = [0; 256];
+        let mut lines = vec![format!("{}", llistxattr(share.path(), &mut list).unwrap())];
         let mut folders = vec![share.path()];
         while let Some(folder) = folders.pop() {
             for name in names(&folder).unwrap() {
@@ -343,6 +360,12 @@ mod tests {
                         .unwrap()
                         .into_os_string()
                         .into_encoded_bytes(),
+                    FileType::Directory => {
+                        let mut list = vec![0; 256];
+                        let len = llistxattr(&path, &mut list).unwrap();
+                        list.truncate(len);
+                        list
+                    }
                     _ => Vec::new(),
                 };
                 if stat.st_mode & 0o17_0000 == 0o4_0000 {
@@ -359,12 +382,21 @@ mod tests {
     fn whatever_is_done_to_the_share_is_undone() {
         let mut share = Share::new().unwrap();
         let before = picture(&share);
-        assert_eq!(before.len(), 6, "{before:?}");
+        assert_eq!(before.len(), 7, "{before:?}");
         let path = share.path();
         type Deed = fn(&Path) -> io::Result<()>;
         let deeds: &[Deed] = &[
             |_| Ok(()),
             |path| fs::write(path.join("file"), "9876543210"),
+            |path| {
+                // The last of these moves no ctime within a clock's tick.
+                fs::hard_link(path.join("file"), path.join("new"))?;
+                fs::remove_file(path.join("new"))?;
+                for folder in [path.to_owned(), path.join("dir")] {
+                    setxattr(folder, "user.a", b"1", XattrFlags::empty()).or_else(unsupported)?;
+                }
+                Ok(())
+            },
             |path| fs::write(path.join("dir/inner"), "cba"),
             |path| fs::rename(path.join("file"), path.join("dir/file")),
             |path| fs::remove_dir_all(path.join("dir")),

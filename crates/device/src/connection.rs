@@ -1,6 +1,8 @@
 //! One connection, from the first message to teardown.
 
 mod queues;
+#[cfg(fuzzing)]
+pub(crate) mod rig;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;

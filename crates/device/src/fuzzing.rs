@@ -15,6 +15,8 @@ use virtiofs_protocol::{Filesystem, Session};
 use crate::connection::{DeviceOptions, Ended, serve_connection};
 use crate::error::ConnectionError;
 
+pub use crate::connection::rig::{MappedRegion, Rig, Ring};
+
 thread_local! {
     static ALONE: Cell<bool> = const { Cell::new(false) };
 }
@@ -34,8 +36,13 @@ pub fn serve_connection_alone<F: Filesystem + 'static>(
     options: &DeviceOptions,
     stop: BorrowedFd<'_>,
 ) -> Result<Ended, ConnectionError> {
+    alone(|| serve_connection(stream, session, options, stop))
+}
+
+/// Does something without threads.
+pub(crate) fn alone<T>(work: impl FnOnce() -> T) -> T {
     ALONE.set(true);
-    let ended = serve_connection(stream, session, options, stop);
+    let done = work();
     ALONE.set(false);
-    ended
+    done
 }

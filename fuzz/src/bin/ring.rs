@@ -1,22 +1,23 @@
-//! An image of guest memory with a ring in it, through a whole connection.
+//! An image of guest memory with a ring in it: mapped once and served on this thread, or through a whole connection.
 #![no_main]
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use libfuzzer_sys::fuzz_target;
 use rustix::fs::{MemfdFlags, memfd_create};
-use virtiofs_fuzz::guest::Memory;
+use virtiofs_device::fuzzing::{MappedRegion, Rig};
 use virtiofs_fuzz::held::{Descriptors, Threads};
 use virtiofs_fuzz::image::{self, Expected, FILE_BYTES, Image, REGIONS};
 use virtiofs_fuzz::input::Input;
 use virtiofs_fuzz::seeds;
+use virtiofs_fuzz::serving::{Layout, serve};
 use virtiofs_fuzz::strict::Strict;
 use virtiofs_fuzz::wire::{self, Outcome, Wire, longs, words};
-use virtiofs_protocol::{HEADER_BYTES, Head, Request, Session, SessionOptions};
+use virtiofs_protocol::{Session, SessionOptions};
 
 const EVENT_IDX: u64 = 1 << 29;
 const PROTOCOL_FEATURES: u64 = 1 << 30;
@@ -38,29 +39,57 @@ fuzz_target!(|bytes: &[u8]| {
     let file = memory_file();
     file.write_all_at(&image.bytes, 0)
         .expect("memory is written");
-    let session = Arc::new(Session::new(Strict::default(), SessionOptions::default()));
-    if control & INIT != 0 {
-        begin(&session);
-    }
-    let sleepy = control & SLEEPY != 0;
-    session.filesystem().sleepy.store(sleepy, Ordering::Relaxed);
+    let mut rig = rig().lock().unwrap_or_else(PoisonError::into_inner);
     let before = Descriptors::now();
-    let wire = Wire::new();
-    describe(&wire, &image, control, file);
-    // A queue that is told to stop leaves what it has not begun: so that is told last.
-    let stop = wire::message(11, wire::VERSION, 8, &words(&[QUEUE, 0]));
-    let outcome = if wire::has_threads(bytes) {
-        serve_with_threads(wire, &image, sleepy, &session, &stop)
+    let stopped_at = if wire::has_threads(bytes) {
+        serve_with_threads(&image, control)
     } else {
-        assert!(wire.send_raw(&stop, &[]));
-        wire.serve(&session, None)
+        begin(rig.session(), control);
+        rig.serve(image.ring(features(control)))
+            .expect("a ring that can be served")
     };
     before.assert_again();
     let mut after = vec![0; FILE_BYTES];
     file.read_exact_at(&mut after, 0).expect("memory is read");
     image::assert_nobodys(&after);
-    check(&image, &after, sleepy, index_stopped_at(&outcome));
+    check(&image, &after, control & SLEEPY != 0, stopped_at);
 });
+
+/// Queues for all runs, and their guest's memory.
+fn rig() -> &'static Mutex<Rig<Strict>> {
+    static RIG: OnceLock<Mutex<Rig<Strict>>> = OnceLock::new();
+    RIG.get_or_init(|| {
+        let session = Session::new(Strict::default(), SessionOptions::default());
+        let file = memory_file().try_clone().expect("a descriptor").into();
+        let rig = Rig::new(Arc::new(session), &file, &regions()).expect("memory is mapped");
+        Mutex::new(rig)
+    })
+}
+
+fn regions() -> [MappedRegion; REGIONS.len()] {
+    let mut regions = REGIONS.map(|region| MappedRegion {
+        guest_address: region.guest,
+        len: region.len as u64,
+        user_address: region.user,
+        file_offset: region.file as u64,
+    });
+    if cfg!(feature = "planted") {
+        // The planted defect: a front-end that shares the third region from too early on.
+        regions[2].file_offset -= 0x80;
+    }
+    regions
+}
+
+fn features(control: u8) -> u64 {
+    let mut features = VERSION_1;
+    if control & WITH_EVENT_IDX != 0 {
+        features |= EVENT_IDX;
+    }
+    if control & WITH_ENABLE != 0 {
+        features |= PROTOCOL_FEATURES;
+    }
+    features
+}
 
 /// One memory for all runs.
 fn memory_file() -> &'static File {
@@ -72,46 +101,28 @@ fn memory_file() -> &'static File {
     })
 }
 
-fn begin(session: &Session<Strict>) {
-    let message = seeds::init(u64::MAX);
-    let (header, arguments) = message
-        .split_first_chunk::<HEADER_BYTES>()
-        .expect("a header");
-    let mut room = Memory::room(80, &[]);
-    session.serve(Request {
-        head: Head::new(header, arguments),
-        payload: Memory::readable(&[], &[]).payload(),
-        reply: room.reply(),
-    });
+fn begin(session: &Session<Strict>, control: u8) {
+    if control & INIT != 0 {
+        serve(session, Layout::WHOLE, &seeds::init(u64::MAX));
+    }
+    let sleepy = control & SLEEPY != 0;
+    session.filesystem().sleepy.store(sleepy, Ordering::Relaxed);
 }
 
 /// Says where memory and the ring are, and has it started.
 fn describe(wire: &Wire, image: &Image, control: u8, file: &File) {
-    let mut features = VERSION_1;
-    if control & WITH_EVENT_IDX != 0 {
-        features |= EVENT_IDX;
-    }
-    if control & WITH_ENABLE != 0 {
-        features |= PROTOCOL_FEATURES;
-    }
     let mut table = words(&[REGIONS.len() as u32, 0]);
-    for (number, region) in REGIONS.iter().enumerate() {
-        // The planted defect: a front-end that shares the third region from too early on.
-        let too_early = if cfg!(feature = "planted") && number == 2 {
-            0x80
-        } else {
-            0
-        };
+    for region in regions() {
         table.extend(longs(&[
-            region.guest,
-            region.len as u64,
-            region.user,
-            region.file as u64 - too_early,
+            region.guest_address,
+            region.len,
+            region.user_address,
+            region.file_offset,
         ]));
     }
     let [descriptors, available, used] = image.addresses();
     let (kick, call): (OwnedFd, OwnedFd) = (wire::event(), wire::event());
-    wire.send(2, &longs(&[features]), &[]);
+    wire.send(2, &longs(&[features(control)]), &[]);
     wire.send(5, &table, &[file.as_fd(); REGIONS.len()]);
     wire.send(8, &words(&[QUEUE, image.size.into()]), &[]);
     wire.send(10, &words(&[QUEUE, image.base.into()]), &[]);
@@ -126,22 +137,24 @@ fn describe(wire: &Wire, image: &Image, control: u8, file: &File) {
 }
 
 /// Lets the device's own threads serve until the ring is empty, where it is certain that it ever will be.
-fn serve_with_threads(
-    wire: Wire,
-    image: &Image,
-    sleepy: bool,
-    session: &Arc<Session<Strict>>,
-    stop: &[u8],
-) -> Outcome {
+fn serve_with_threads(image: &Image, control: u8) -> u16 {
+    let session = Arc::new(Session::new(Strict::default(), SessionOptions::default()));
+    begin(&session, control);
     let end = match image.expected() {
-        Expected::Completed(due) if !sleepy => Some(image.base.wrapping_add(due.len() as u16)),
+        Expected::Completed(due) if control & SLEEPY == 0 => {
+            Some(image.base.wrapping_add(due.len() as u16))
+        }
         _ => None,
     };
     let is_served = || end.is_none_or(|end| published(memory_file()) == Some(end));
+    let wire = Wire::new();
+    describe(&wire, image, control, memory_file());
+    // A queue that is told to stop leaves what it has not begun: so that is told last.
+    let stop = wire::message(11, wire::VERSION, 8, &words(&[QUEUE, 0]));
     let threads = Threads::now();
-    let outcome = wire.serve_with_threads(session, None, is_served, stop);
+    let outcome = wire.serve_with_threads(&session, None, is_served, &stop);
     threads.wait_for();
-    outcome
+    index_stopped_at(&outcome)
 }
 
 /// What the one reply says; the ring is sound enough for the device to go on in any case.
