@@ -299,7 +299,7 @@ fn opens(opcode: Opcode) -> bool {
     )
 }
 
-/// Whether anything can be different afterwards.
+/// Whether anything can be different afterwards, also where the daemon looks for a node.
 fn may_change(opcode: Opcode) -> bool {
     opens(opcode)
         || matches!(
@@ -317,6 +317,7 @@ fn may_change(opcode: Opcode) -> bool {
                 | Opcode::Release
                 | Opcode::Releasedir
                 | Opcode::Removexattr
+                | Opcode::Readdirplus
                 | Opcode::Ioctl
                 | Opcode::Fallocate
                 | Opcode::CopyFileRange

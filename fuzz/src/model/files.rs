@@ -93,6 +93,7 @@ impl Model {
 
     fn open(&mut self, message: &Message<'_>, reply: &Reply) {
         let Some(id) = self.known(message.node) else {
+            self.is_sure &= reply.errno != 0 || !message.truncates();
             return;
         };
         let object = self.tree.object_mut(id);
@@ -232,6 +233,8 @@ impl Model {
 
     fn removexattr(&mut self, message: &Message<'_>, reply: &Reply) {
         let Some((id, value)) = self.attribute(message) else {
+            let is_somebodys = self.known(message.node).is_none();
+            self.is_sure &= reply.errno != 0 || !is_somebodys;
             return;
         };
         let due = value.map(drop).ok_or(errno::NODATA);
