@@ -42,6 +42,10 @@ const ISLANDS: &[(&str, &str)] = &[
         "a system call that rustix lacks",
     ),
     ("crates/testkit/src/bin/fuse-bridge.rs", "waits for signals"),
+    (
+        "crates/testkit/src/suites/behaviours/sys/",
+        "children, locks of ranges and maps for checks of file systems",
+    ),
     ("fuzz/src/guest.rs", "an in-memory guest, for fuzzing only"),
 ];
 

@@ -2,6 +2,7 @@
 //!
 //! They run on the bridge and in guests, with the same configuration.
 
+pub mod behaviours;
 pub mod dbench;
 pub mod debian;
 pub mod fio;
