@@ -46,6 +46,10 @@ impl Filesystem for PassthroughFs {
         }
         if options.kill_privileges == KillPrivilegesV2::On {
             wanted |= InitFlags::HANDLE_KILLPRIV_V2 | InitFlags::HANDLE_KILLPRIV;
+        } else {
+            // Linux drops set-id bits with the request that cuts the file, and sends none for a
+            // file that OPEN has cut.
+            wanted -= InitFlags::ATOMIC_O_TRUNC;
         }
         if options.cache.targets() == Targets::Kept && !self.is_slow() {
             wanted |= InitFlags::CACHE_SYMLINKS;

@@ -89,7 +89,7 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
         (
             &["--no-killpriv-v2"],
             0,
-            flag::HANDLE_KILLPRIV_V2 | flag::HANDLE_KILLPRIV,
+            flag::HANDLE_KILLPRIV_V2 | flag::HANDLE_KILLPRIV | flag::ATOMIC_O_TRUNC,
         ),
         (&["--posix-acl=auto"], acls, flag::SECURITY_CTX),
         (
@@ -109,7 +109,7 @@ fn init_agrees_on_what_the_options_say() -> Result<()> {
     ];
     for (arguments, agreed, refused) in rows {
         let flags = agreed_with(arguments)?;
-        let (agreed, refused) = (agreed | always, refused | NEVER);
+        let (agreed, refused) = (agreed | (always & !refused), refused | NEVER);
         ensure!(
             flags & agreed == agreed,
             "{arguments:?}: {:#x} are missing",

@@ -13,7 +13,7 @@ use virtiofs_testkit::bridge::share::{BridgedShare, run_within};
 use virtiofs_testkit::frontend::Launch;
 use virtiofs_testkit::suites::behaviours::Results;
 use virtiofs_testkit::suites::behaviours::known::{
-    EVERYTHING, Known, NEVER, WRITE_BACK, WRITTEN_AT_ONCE, WRITTEN_LATER,
+    CUT_BY_SETATTR, EVERYTHING, Known, NEVER, WRITE_BACK, WRITTEN_AT_ONCE, WRITTEN_LATER,
 };
 
 #[path = "../../hostfs/tests/kit/store.rs"]
@@ -116,6 +116,16 @@ fn with_locks_of_its_own_a_share_keeps_what_tmpfs_promises() -> Result<()> {
         None,
         &["--no-posix-lock", "--no-flock"],
         &[NEVER, WRITTEN_AT_ONCE],
+    )
+}
+
+#[test]
+fn where_the_guest_drops_privileges_a_share_keeps_what_tmpfs_promises() -> Result<()> {
+    compare(
+        Store::tmpfs(),
+        None,
+        &["--no-killpriv-v2"],
+        &[NEVER, CUT_BY_SETATTR],
     )
 }
 

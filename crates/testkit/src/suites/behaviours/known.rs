@@ -86,6 +86,12 @@ pub const WRITTEN_LATER: &[Known] = &[
 const NO_APPENDING: &str = "what is written back later has no place in a file that only grows";
 const NO_SEARCH: &str = "a file has no holes for a guest that writes back later";
 
+/// With `--no-killpriv-v2`, where O_TRUNC becomes a request of its own.
+pub const CUT_BY_SETATTR: &[Known] = &[Known(
+    "movements::opening_with_trunc_moves_mtime",
+    "an empty file is cut as truncate(2) does it, which moves no time",
+)];
+
 /// Only in guests: what Linux's virtio-fs driver does not send.
 pub const UNINTERRUPTED: &[Known] = &[Known(
     "locks::a_killed_wait_takes_nothing",
