@@ -3,7 +3,7 @@
 use virtiofs_protocol::{Access, Opcode, fuzzing};
 
 use crate::input::Input;
-use crate::serving::Layout;
+use crate::serving::{Layout, Parked};
 use crate::wire::{longs, words};
 
 /// What `request` does with a fuzzer's bytes.
@@ -60,6 +60,7 @@ impl<'a> RequestCase<'a> {
     const READ_ONLY: u8 = 2;
     const SLEEPY: u8 = 4;
     const HANGS_UP: u8 = 8;
+    const ABANDONED: u8 = 16;
 
     /// Reads the case.
     pub fn read(input: &mut Input<'a>) -> Self {
@@ -69,6 +70,11 @@ impl<'a> RequestCase<'a> {
         let cuts = input.choose(CUTS);
         let reply_cuts = input.choose(CUTS);
         let offered = input.u64();
+        let parked = match (has(Self::HANGS_UP), has(Self::ABANDONED)) {
+            (false, _) => Parked::Resumes,
+            (true, false) => Parked::HangsUp,
+            (true, true) => Parked::IsAbandoned,
+        };
         Self {
             access: if has(Self::READ_ONLY) {
                 Access::ReadOnly
@@ -81,7 +87,7 @@ impl<'a> RequestCase<'a> {
                 room_bytes,
                 cuts,
                 reply_cuts,
-                hangs_up: has(Self::HANGS_UP),
+                parked,
             },
             message: input.rest(),
         }
@@ -119,6 +125,11 @@ fn requests() -> Vec<Vec<u8>> {
             0,
             RequestCase::INIT,
             RequestCase::INIT | RequestCase::SLEEPY,
+            RequestCase::INIT | RequestCase::SLEEPY | RequestCase::HANGS_UP,
+            RequestCase::INIT
+                | RequestCase::SLEEPY
+                | RequestCase::HANGS_UP
+                | RequestCase::ABANDONED,
         ] {
             let mut seed = vec![control, 0, 0, 0];
             seed.extend_from_slice(&u64::MAX.to_le_bytes());

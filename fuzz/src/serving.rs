@@ -16,8 +16,19 @@ pub struct Layout {
     pub cuts: &'static [usize],
     /// Where the room is cut.
     pub reply_cuts: &'static [usize],
-    /// Whether the connection comes down while a request is parked.
-    pub hangs_up: bool,
+    /// What becomes of a request that is parked.
+    pub parked: Parked,
+}
+
+/// What becomes of a request that is parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parked {
+    /// It is served again.
+    Resumes,
+    /// The connection comes down, and then it is.
+    HangsUp,
+    /// The connection comes down, and nobody is left to serve it.
+    IsAbandoned,
 }
 
 impl Layout {
@@ -26,7 +37,7 @@ impl Layout {
         room_bytes: 16 + 8192,
         cuts: &[],
         reply_cuts: &[],
-        hangs_up: false,
+        parked: Parked::Resumes,
     };
 }
 
@@ -82,7 +93,8 @@ pub fn serve<F: Filesystem>(session: &Session<F>, layout: Layout, message: &[u8]
         }
         Served::Parked(ticket) => ticket,
     };
-    if layout.hangs_up {
+    if layout.parked != Parked::Resumes {
+        session.cancel_lock_waits();
         session.cancel_all(HangUp::Disconnected);
     }
     // A parked chain is served from the same bytes, with the same room.
@@ -93,11 +105,17 @@ pub fn serve<F: Filesystem>(session: &Session<F>, layout: Layout, message: &[u8]
         payload: payload.payload(),
         reply: room.reply(),
     };
-    let completed = session.resume(request, ticket);
+    let completed = match layout.parked {
+        Parked::Resumes | Parked::HangsUp => session.resume(request, ticket),
+        Parked::IsAbandoned => session.abandon(request, ticket),
+    };
     let reply = oracle::reply(completed.written_bytes, unique, &room);
-    let hung_up = reply.as_ref().is_none_or(|reply| reply.errno == 5);
+    // EIO, or ENOLCK for a wait for a lock.
+    let is_given_up = reply
+        .as_ref()
+        .is_none_or(|reply| matches!(reply.errno, 5 | 37));
     assert!(
-        !layout.hangs_up || hung_up,
+        layout.parked == Parked::Resumes || is_given_up,
         "served for nobody: {:?}",
         reply.map(|reply| reply.errno)
     );

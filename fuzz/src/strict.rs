@@ -19,9 +19,13 @@ pub struct Strict {
 impl Strict {
     /// Refuses to sleep on a queue's thread.
     fn sleep(&self, cx: &Context<'_>) -> Outcome<()> {
+        self.sleep_for(cx, Lane::Store)
+    }
+
+    fn sleep_for(&self, cx: &Context<'_>, lane: Lane) -> Outcome<()> {
         let sleepy = self.sleepy.load(Ordering::Relaxed);
         match cx.patience {
-            Patience::Never if sleepy => Err(Refusal::WouldSleep(Lane::Store)),
+            Patience::Never if sleepy => Err(Refusal::WouldSleep(lane)),
             Patience::Never | Patience::Until(_) => Ok(()),
         }
     }
@@ -36,6 +40,10 @@ fn check_name(name: Name<'_>) {
 
 fn check_offset(offset: FileOffset) {
     assert!(offset.get() >= 0);
+}
+
+fn check_lock(op: op::Lock) {
+    assert!(op.range.start <= op.range.end);
 }
 
 fn check_id(id: Option<u32>) {
@@ -281,6 +289,31 @@ impl Filesystem for Strict {
     fn copy_file_range(&self, cx: &Context<'_>, _: NodeId, op: op::CopyFileRange) -> Outcome<u64> {
         self.sleep(cx)?;
         Ok(op.len_bytes)
+    }
+
+    fn getlk(&self, _: &Context<'_>, _: NodeId, op: op::Lock) -> Outcome<Option<op::HeldLock>> {
+        check_lock(op);
+        // Somebody has a lock on the first half of all files.
+        let is_free = op.range.start > i64::MAX as u64 / 2;
+        Ok((!is_free).then_some(op::HeldLock {
+            lock_type: op.lock_type,
+            range: op.range,
+            pid: op.pid,
+        }))
+    }
+
+    fn setlk(&self, _: &Context<'_>, _: NodeId, op: op::Lock) -> Outcome<()> {
+        check_lock(op);
+        Ok(())
+    }
+
+    fn setlkw(&self, cx: &Context<'_>, _: NodeId, op: op::Lock) -> Outcome<()> {
+        check_lock(op);
+        self.sleep_for(cx, Lane::Lock)
+    }
+
+    fn ioctl(&self, _: &Context<'_>, _: NodeId, op: op::Ioctl<'_>) -> Outcome<Vec<u8>> {
+        Ok(vec![b'I'; op.output_bytes.min(128)])
     }
 
     fn setxattr(&self, _: &Context<'_>, _: NodeId, _: op::Setxattr<'_>) -> Outcome<()> {
