@@ -24,7 +24,6 @@ use crate::{broker, helper, limits, pressure, share, signals, socket, sys};
 ///
 /// One line for the operator.
 pub fn run(plan: &Plan, ready: Ready) -> Result<u8> {
-    sys::share_memory_among_threads();
     let kind = share::kind(&plan.shared_dir).map_err(|why| anyhow!(why))?;
     // Before the sandbox: neither the quota of a control group nor pressure can be found from inside.
     let device = DeviceOptions {

@@ -1,5 +1,5 @@
 //! System calls that neither the standard library nor rustix offers: clone, signalfd, descriptors by number, file
-//! handles, the environment's memory, the allocator's.
+//! handles, the environment's memory.
 #![expect(unsafe_code, reason = "one of the four islands")]
 
 use std::io;
@@ -22,19 +22,6 @@ pub(crate) fn fork() -> rustix::io::Result<Forked> {
         -1 => Err(last_errno()),
         0 => Ok(Forked::Child),
         pid => Ok(Forked::Parent(pid)),
-    }
-}
-
-/// Lets threads share one pool of memory (man 3 mallopt, `M_ARENA_MAX`).
-///
-/// With one for each thread, what a connection's threads have given back stays with pools that later threads may not
-/// come to use: after ten million random requests over 500 connections 2700 KiB instead of 750. Threads seldom meet there,
-/// because what requests find needs no memory and each thread keeps small pieces for itself.
-pub(crate) fn share_memory_among_threads() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it changes a number of the allocator's, which is allowed at any time.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 
