@@ -182,7 +182,7 @@ fn x_random_requests_leave_the_daemon_as_it_was() -> Result<()> {
     let seed: u64 = std::env::var("VIRTIOFSD_SEED").map_or(Ok(1), |seed| seed.parse())?;
     println!("VIRTIOFSD_SEED={seed}");
     let mut noise = Noise(seed.max(1));
-    let mut target = Target::start_with(&["--xattr", "--posix-lock", "--flock"])?;
+    let mut target = Target::start_with_one_pool(&["--xattr", "--posix-lock", "--flock"])?;
     let total = if long { LONG } else { SHORT };
     let (mut answered, mut succeeded) = (0, 0);
     let mut first = None;
