@@ -115,10 +115,14 @@ fn x_without_a_descriptor_left_a_request_fails_and_the_next_one_is_served() -> R
     let client = session.client();
     let mut open = Vec::new();
     let refused = loop {
+        // Each takes one descriptor to be known and one to be open: either may be the first to lack one.
         let name = (open.len() % 100).to_string();
-        let node = client.lookup(ROOT, &name).context(name)?.nodeid;
-        match client.open(node, O_RDWR) {
-            Ok(opened) => open.push((node, opened.fh)),
+        let opened = client
+            .lookup(ROOT, &name)
+            .map(|entry| entry.nodeid)
+            .and_then(|node| Ok((node, client.open(node, O_RDWR)?.fh)));
+        match opened {
+            Ok(opened) => open.push(opened),
             failed => break errno(failed),
         }
         ensure!(open.len() < 100, "more files than descriptors");
