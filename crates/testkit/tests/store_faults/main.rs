@@ -93,10 +93,10 @@ fn failing(
     };
     let (errno, number) = (fault.errno.raw_os_error(), fault.number);
     let inject = format!("inject={call}:error={errno}:when={number}{lasting}");
-    // The queue itself reads in this way, and locks are not all that descriptors are asked about.
+    // The host's pressure is read in this way, too, and locks are not all that descriptors are asked about.
     let file = subject.place.join("file");
     let paths: &[_] = match call {
-        "preadv2" | "fcntl" => &[file.as_path()],
+        "pread64" | "fcntl" => &[file.as_path()],
         _ => &[],
     };
     let trace = rig.trace(&[&inject], paths)?;

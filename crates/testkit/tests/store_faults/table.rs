@@ -50,8 +50,8 @@ pub(crate) fn errors(call: &str) -> &'static [Errno] {
     const LOOKS: &[Errno] = &[E::IO, E::STALE, E::NOMEM];
     const CHANGES: &[Errno] = &[E::NOSPC, E::DQUOT, E::IO, E::ROFS, E::STALE, E::NOMEM];
     match call {
-        "statx" | "fstatfs" | "readlinkat" | "getdents64" | "getxattr" | "listxattr"
-        | "preadv2" | "lseek" | "fcntl" | "flock" | "ioctl" => LOOKS,
+        "statx" | "fstat" | "fstatfs" | "readlinkat" | "getdents64" | "getxattr" | "listxattr"
+        | "pread64" | "lseek" | "fcntl" | "flock" | "ioctl" => LOOKS,
         _ => CHANGES,
     }
 }
@@ -107,7 +107,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         what: "GETATTR",
-        calls: &[("statx", Whole)],
+        calls: &[("fstat", Whole)],
         send: |c, s| nothing(c.getattr(s.file)),
     },
     Row {
@@ -337,12 +337,12 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         what: "READ",
-        calls: &[("preadv2", Whole)],
+        calls: &[("pread64", Whole)],
         send: |c, s| nothing(c.read(s.file, s.fh, 0, 4096)),
     },
     Row {
         what: "WRITE",
-        calls: &[("pwritev2", Whole)],
+        calls: &[("pwrite64", Whole)],
         send: |c, s| nothing(c.write(s.file, s.fh, 0, b"bytes")),
     },
     Row {
