@@ -294,14 +294,7 @@ impl Server {
 
     fn serve(&self) {
         let _aborts = AtTheEnd(self);
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            match rustix::io::read(self.device.as_fd(), &mut buffer) {
-                Ok(len) => self.request(&buffer[..len]),
-                Err(Errno::INTR | Errno::NOENT | Errno::AGAIN) => {}
-                Err(_) => return,
-            }
-        }
+        super::each_request(&self.device, |bytes| self.request(bytes));
     }
 
     fn request(&self, bytes: &[u8]) {

@@ -170,14 +170,7 @@ impl Server {
     }
 
     fn serve(&self) {
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            match rustix::io::read(self.device.as_fd(), &mut buffer) {
-                Ok(len) => self.request(&buffer[..len]),
-                Err(Errno::INTR | Errno::NOENT | Errno::AGAIN) => {}
-                Err(_) => return,
-            }
-        }
+        each_request(&self.device, |bytes| self.request(bytes));
     }
 
     fn request(&self, bytes: &[u8]) {
@@ -250,6 +243,18 @@ impl Server {
         };
         // Fails when the caller was killed or the mount is gone: no one waits.
         let _ = rustix::io::write(self.device.as_fd(), &[header.as_bytes(), body].concat());
+    }
+}
+
+/// Takes requests of the host's kernel until the mount is gone.
+fn each_request(device: &FuseDevice, mut request: impl FnMut(&[u8])) {
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match rustix::io::read(device.as_fd(), &mut buffer) {
+            Ok(len) => request(&buffer[..len]),
+            Err(Errno::INTR | Errno::NOENT | Errno::AGAIN) => {}
+            Err(_) => return,
+        }
     }
 }
 
