@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 use virtiofs_testkit::fuse::abi::{self, opcode};
 use virtiofs_testkit::fuse::{DirEntry, Failure, Request};
-use virtiofs_testkit::slowfs::lies::{self, Caching, Told};
+use virtiofs_testkit::slowfs::lies::{self, Caching, Question, Told};
 
 use crate::rig::{Rig, well_formed};
 
@@ -52,6 +52,21 @@ const LISTINGS: [(&str, Lie); 7] = [
     ),
     ("numbers of others", &[(77, 1, 8, b"file"), (0, 2, 8, b"x")]),
 ];
+
+/// A listing without end of two names of which nothing is there; each stands so far behind the next position.
+fn endless(question: &Question<'_>, names: [(u64, &[u8]); 2]) -> Told {
+    match question.opcode {
+        opcode::READDIR => {
+            let read: abi::ReadIn = question.argument().unwrap_or_default();
+            let next = read.offset.wrapping_add(1);
+            Told::Bytes(lies::listing(
+                &names.map(|(behind, name)| (9, next.wrapping_add(behind), DT_REG, name)),
+            ))
+        }
+        opcode::LOOKUP => Told::Error(Errno::NOENT),
+        _ => Told::Honestly,
+    }
+}
 
 /// Some pieces of a listing, each from where the one before ended.
 fn pieces(rig: &mut Rig, plus: bool) -> Result<Vec<Result<Vec<DirEntry>, Errno>>> {
@@ -151,18 +166,8 @@ fn a_listing_without_end_of_which_nothing_is_there_is_answered() -> Result<()> {
     let Some(mut rig) = Rig::start(Caching::None, &[])? else {
         return Ok(());
     };
-    rig.fs.lie(|question| match question.opcode {
-        opcode::READDIR => {
-            let read: abi::ReadIn = question.argument().unwrap_or_default();
-            let next = read.offset.wrapping_add(1);
-            Told::Bytes(lies::listing(&[
-                (9, next, DT_REG, b"gone"),
-                (9, next, DT_REG, b"gone"),
-            ]))
-        }
-        opcode::LOOKUP => Told::Error(Errno::NOENT),
-        _ => Told::Honestly,
-    });
+    rig.fs
+        .lie(|question| endless(question, [(0, b"gone"), (0, b"gone")]));
     for piece in pieces(&mut rig, true)? {
         ensure!(!piece?.is_empty(), "nothing is the end, which there is not");
     }
@@ -175,18 +180,8 @@ fn a_search_in_a_listing_without_end_is_interrupted() -> Result<()> {
     let Some(mut rig) = Rig::start(Caching::None, &["--casefold=unicode"])? else {
         return Ok(());
     };
-    rig.fs.lie(|question| match question.opcode {
-        opcode::READDIR => {
-            let read: abi::ReadIn = question.argument().unwrap_or_default();
-            let next = read.offset.wrapping_add(1);
-            Told::Bytes(lies::listing(&[
-                (9, next, DT_REG, b"other"),
-                (9, next + 1, DT_REG, b"name"),
-            ]))
-        }
-        opcode::LOOKUP => Told::Error(Errno::NOENT),
-        _ => Told::Honestly,
-    });
+    rig.fs
+        .lie(|question| endless(question, [(0, b"other"), (1, b"name")]));
     let root = rig.root;
     let unique = rig.client().start(&Request::lookup(root, b"wanted"))?;
     rig.client().publish();

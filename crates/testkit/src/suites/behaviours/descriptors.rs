@@ -16,10 +16,6 @@ super::checks!("descriptors":
     relative_to_a_directory, relative_to_a_file, stays_beneath_a_directory, without_any_symlink,
 );
 
-fn text(name: &str) -> Outcome<String> {
-    Ok(std::fs::read_to_string(name)?)
-}
-
 const APPENDS: OFlags = OFlags::APPEND.union(OFlags::RDWR);
 
 fn nofollow_is_for_the_last_part() -> Outcome {

@@ -17,16 +17,6 @@ fn with_flags(from: &str, to: &str, flags: RenameFlags) -> Result<(), Errno> {
     renameat_with(CWD, from, CWD, to, flags)
 }
 
-fn text(name: &str) -> Outcome<String> {
-    Ok(std::fs::read_to_string(name)?)
-}
-
-fn two() -> Outcome {
-    with("a", b"a")?;
-    with("b", b"b")?;
-    Ok(())
-}
-
 fn exchanging_files() -> Outcome {
     two()?;
     let inodes = (of("a")?.st_ino, of("b")?.st_ino);

@@ -390,3 +390,15 @@ pub(super) fn attributes(name: &str) -> Result<Vec<String>, Errno> {
     names.sort();
     Ok(names)
 }
+
+/// What is written in a file.
+pub(super) fn text(name: &str) -> Outcome<String> {
+    Ok(std::fs::read_to_string(name)?)
+}
+
+/// Two files, `a` and `b`, with their names in them.
+pub(super) fn two() -> Outcome {
+    with("a", b"a")?;
+    with("b", b"b")?;
+    Ok(())
+}

@@ -15,10 +15,6 @@ super::checks!("opens":
     append_is_switched_on_and_off, reading_only_is_not_written, writing_only_is_not_read,
 );
 
-fn text(name: &str) -> Outcome<String> {
-    Ok(std::fs::read_to_string(name)?)
-}
-
 fn creating_makes_a_file() -> Outcome {
     open("f", OFlags::CREATE | OFlags::WRONLY)?;
     let stat = of("f")?;

@@ -21,16 +21,6 @@ super::checks!("renames":
     a_device_and_a_fifo_are_renamed, many_renames_leave_one,
 );
 
-fn text(name: &str) -> Outcome<String> {
-    Ok(std::fs::read_to_string(name)?)
-}
-
-fn two() -> Outcome {
-    with("a", b"a")?;
-    with("b", b"b")?;
-    Ok(())
-}
-
 fn the_old_name_is_gone() -> Outcome {
     with("a", b"a")?;
     rename("a", "b")?;
