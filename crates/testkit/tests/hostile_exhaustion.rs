@@ -19,7 +19,7 @@ use virtiofs_testkit::frontend::message::Code;
 use virtiofs_testkit::frontend::trace::Trace;
 use virtiofs_testkit::frontend::{Connection, Launch, Options, RegionSpec};
 use virtiofs_testkit::fuse::abi::{ForgetOne, ROOT, opcode};
-use virtiofs_testkit::fuse::{ClientOptions, Failure, Request, Session};
+use virtiofs_testkit::fuse::{ClientOptions, Failure, FuseClient, Request, Session};
 use zerocopy::IntoBytes;
 
 const MIB: u64 = 1 << 20;
@@ -104,6 +104,22 @@ fn x_random_requests_have_answers_and_leave_memory_and_descriptors_as_they_were(
     rig.finish()
 }
 
+/// OPENDIR until the daemon lacks a descriptor, and RELEASEDIR of what it opened.
+fn directories_too_are_refused_at_last(client: &mut FuseClient) -> Result<()> {
+    let mut listings = Vec::new();
+    let refused = loop {
+        match client.opendir(ROOT) {
+            Ok(opened) if listings.len() < 100 => listings.push(opened.fh),
+            failed => break errno(failed),
+        }
+    };
+    ensure!(refused == Some(Errno::MFILE), "{refused:?}");
+    for listing in listings {
+        client.releasedir(ROOT, listing)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn x_without_a_descriptor_left_a_request_fails_and_the_next_one_is_served() -> Result<()> {
     const FILES: u32 = 150;
@@ -160,17 +176,7 @@ fn x_without_a_descriptor_left_a_request_fails_and_the_next_one_is_served() -> R
         ensure!(open.len() < 100, "more files than descriptors");
     };
     ensure!(refused == Some(Errno::MFILE), "{refused:?}");
-    let mut listings = Vec::new();
-    let refused = loop {
-        match client.opendir(ROOT) {
-            Ok(opened) if listings.len() < 100 => listings.push(opened.fh),
-            failed => break errno(failed),
-        }
-    };
-    ensure!(refused == Some(Errno::MFILE), "{refused:?}");
-    for listing in listings {
-        client.releasedir(ROOT, listing)?;
-    }
+    directories_too_are_refused_at_last(client)?;
     for (node, fh) in open {
         client.release(node, fh)?;
     }
