@@ -4,10 +4,10 @@
 //! get others, which run a model in every order of its threads' steps; `cargo xtask test model::` does it.
 
 #[cfg(all(test, model))]
-pub(crate) use virtiofs_testkit::orders::{atomic, is_planted};
+pub(crate) use virtiofs_testkit::orders::{Mutex, MutexGuard, atomic, is_planted};
 
 #[cfg(not(all(test, model)))]
-pub(crate) use std::sync::atomic;
+pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
 
 /// Whether a model is to find a defect here; never in the product.
 #[cfg(not(all(test, model)))]

@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags, fcntl_getfl, fcntl_setfl, statx};
 use rustix::net::{SendFlags, send};
@@ -15,6 +15,7 @@ use crate::chain::{Buffers, Chain};
 use crate::error::DeviceError;
 use crate::memory::{Memory, RingMemory};
 use crate::ring::Notification;
+use crate::sync::{Mutex, MutexGuard, is_planted};
 
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT`.
 const NO_INTERRUPT: u16 = 1;
@@ -95,6 +96,12 @@ impl UsedRing {
         if state.in_flight.contains(&head) {
             return None;
         }
+        if is_planted("notes a chain after it may have been completed") {
+            drop(state);
+            let happened = happens()?;
+            self.state().in_flight.push(head);
+            return Some(happened);
+        }
         let happened = happens()?;
         state.in_flight.push(head);
         Some(happened)
@@ -111,6 +118,10 @@ impl UsedRing {
         let call = {
             let mut state = self.state();
             state.forget(completion.head);
+            if is_planted("forgets a chain before it is completed") {
+                drop(state);
+                state = self.state();
+            }
             self.publish(&mut state, &[completion])
         };
         signal(call);

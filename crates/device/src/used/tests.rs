@@ -1,5 +1,8 @@
 use super::*;
 
+#[cfg(model)]
+mod model;
+
 #[test]
 fn the_driver_is_called_when_its_event_index_is_passed() {
     let cases = [
