@@ -16,7 +16,14 @@ const DOCUMENTS: &[&str] = &[
     "docs/THREATS.md",
     "docs/SANDBOX.md",
     "docs/GUESTS.md",
+    TRIED,
 ];
+
+/// The one that names every test of a hostile guest or front-end.
+const TRIED: &str = "docs/HOSTILE.md";
+
+/// Where those tests are.
+const HOSTILE: &str = "crates/testkit/tests/hostile_";
 
 /// The one in which every item of a list and every row of a table is a claim.
 const ALL_CLAIMS: &str = "docs/SEMANTICS.md";
@@ -50,7 +57,23 @@ pub(super) fn findings(files: &[TextFile]) -> Vec<Finding> {
             }
         }
     }
+    if let Some(map) = files.iter().find(|file| file.path == TRIED) {
+        findings.extend(not_in_the_map(files, map));
+    }
     findings
+}
+
+/// Hostile tests that the map of what is tried leaves out.
+fn not_in_the_map<'a>(
+    files: &'a [TextFile],
+    map: &'a TextFile,
+) -> impl Iterator<Item = Finding> + 'a {
+    let known: BTreeSet<&str> = map.text.lines().flat_map(named).collect();
+    let hostile = files.iter().filter(|file| file.path.starts_with(HOSTILE));
+    hostile
+        .flat_map(|file| marked_tests(&file.text))
+        .filter(move |name| !known.contains(name))
+        .map(|name| Finding::about(&map.path, format!("no row names the test '{name}'")))
 }
 
 /// Whether a line of Markdown is an item of a list, or a row of a table but its head.
@@ -120,6 +143,22 @@ mod tests {
                 assert_eq!(found(document, text).len(), want, "{document}: {text}");
             }
             assert!(found("docs/OTHER.md", text).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_hostile_test_that_no_row_names_is_found() {
+        let hostile = "#[test]\nfn v_one() {}\n#[test]\nfn v_two() {}\n";
+        for (text, want) in [
+            ("| a | test: `v_one` |\n| b | test: `v_two` |\n", 0),
+            ("| a | test: `v_one` |\n", 1),
+            ("nothing\n", 2),
+        ] {
+            let files = [
+                file("crates/testkit/tests/hostile_ends.rs", hostile),
+                file(TRIED, text),
+            ];
+            assert_eq!(findings(&files).len(), want, "{text}");
         }
     }
 
