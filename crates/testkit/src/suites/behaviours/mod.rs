@@ -5,6 +5,7 @@
 //! the manual pages are where the checks have their promises from.
 
 mod acls;
+mod aio;
 mod attributes;
 mod copies;
 mod descriptors;
@@ -22,6 +23,7 @@ mod maps;
 mod movements;
 mod nameless;
 mod names;
+mod notices;
 mod numbers;
 mod offsets;
 mod opens;
@@ -63,12 +65,14 @@ use checks;
 
 const FAMILIES: &[&[Check]] = &[
     acls::CHECKS,
+    aio::CHECKS,
     attributes::CHECKS,
     copies::CHECKS,
     flags::CHECKS,
     handles::CHECKS,
     kinds::CHECKS,
     watches::CHECKS,
+    notices::CHECKS,
     names::CHECKS,
     links::CHECKS,
     nameless::CHECKS,

@@ -14,9 +14,11 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, pidfd_open, waitpid,
 };
 
+pub(super) mod aio;
 mod handle;
 mod locks;
 mod map;
+pub(super) mod notices;
 
 pub(super) use handle::Handle;
 pub(super) use locks::{Kind, Owner, Range, in_the_way, lease, lock, lock_waiting, set_lease};
