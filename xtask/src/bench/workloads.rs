@@ -1,21 +1,28 @@
 //! Whole workloads on a share: on the bridge, where the host's kernel is the guest, and in a real guest.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use virtiofs_testkit::bridge::share::run_within;
 use virtiofs_testkit::bridge::{Bridge, BridgeOptions};
 use virtiofs_testkit::guest::share::TAG;
 use virtiofs_testkit::guest::{Guest, Machine, Root, scenarios};
 
-use super::daemon::Daemon;
+use super::daemon::{Daemon, TMPFS};
 use super::peers::Peer;
 
 /// What this measurement is called.
 pub(super) const NAME: &str = "workloads";
+
+/// The column of the same programs in a directory that nobody shares.
+const BARE: &str = "bare";
+
+/// Goes to such a directory in a guest, before the workloads.
+const IN_MEMORY: &str = "bare=$(mktemp -d)\nmount -t tmpfs bare \"$bare\"\ncd \"$bare\"\n";
 
 /// Files of a workload's tree.
 const FILES: &str = "2000";
@@ -38,39 +45,46 @@ impl Place {
     }
 }
 
-/// Times of the workloads by daemon, in one place.
+/// Times of the workloads by daemon, and without any, in one place.
 #[derive(Debug)]
 pub(super) struct Table {
     title: &'static str,
-    daemons: Vec<&'static str>,
+    /// Ours is the first.
+    columns: Vec<&'static str>,
     /// In the order of the script.
     rows: Vec<(String, Vec<Option<Duration>>)>,
 }
 
-/// Runs all workloads everywhere, the daemons in turn; each time is the median of the visits.
+/// Runs all workloads everywhere, the daemons in turn and without one; each time is the median of the visits.
 pub(super) fn measure(peers: &[Peer], visits: u32) -> Result<Vec<Table>> {
     [Place::Bridge, Place::UserModeLinux]
         .into_iter()
         .map(|place| {
             let mut seen = Seen::default();
+            let columns: Vec<&'static str> = peers.iter().map(|peer| peer.label).collect();
             for _ in 0..visits {
                 for peer in peers {
                     eprintln!("bench: {}, {}", place.title(), peer.label);
-                    match output(peer, place).and_then(|output| parse(&output)) {
+                    match on_share(peer, place).and_then(|output| parse(&output)) {
                         Ok(times) => seen.add(peer.label, times),
                         // The C daemon has no configuration space, which user-mode Linux asks for.
                         Err(error) => eprintln!("bench: without {}: {error:#}", peer.label),
                     }
                 }
+                let ours = peers.first().context("nothing to measure")?;
+                seen.add(BARE, parse(&on_nothing(ours, place)?)?);
             }
-            Ok(seen.table(place.title(), peers))
+            Ok(seen.table(place.title(), columns))
         })
         .collect()
 }
 
+fn script() -> String {
+    scenarios::with(&[("FILES", FILES)], scenarios::WORKLOADS)
+}
+
 /// What the script printed on a new share.
-fn output(peer: &Peer, place: Place) -> Result<String> {
-    let script = scenarios::with(&[("FILES", FILES)], scenarios::WORKLOADS);
+fn on_share(peer: &Peer, place: Place) -> Result<String> {
     match place {
         Place::Bridge => {
             let daemon = Daemon::start(peer)?;
@@ -80,23 +94,38 @@ fn output(peer: &Peer, place: Place) -> Result<String> {
                 ..BridgeOptions::default()
             };
             let bridge = Bridge::mount(&daemon.socket, mountpoint.path(), &options)?;
-            let mut shell = Command::new("sh");
-            shell.args(["-c", &script]).current_dir(mountpoint.path());
-            let ran = run_within(LIMIT, &mut shell)?;
+            let output = on_host(mountpoint.path());
             bridge.unmount()?;
-            ensure!(ran.status.success(), "{}", ran.output);
-            Ok(ran.output)
+            output
         }
-        Place::UserModeLinux => {
-            let daemon = Daemon::start_with(peer, &["--tag", TAG])?;
-            let guest = Guest::new(Machine::Uml72)?
-                .root(Root::Debian)
-                .share(&daemon.socket, TAG);
-            let outcome = guest.run(&script, LIMIT)?;
-            ensure!(outcome.exit_code == 0, "{}", outcome.output);
-            Ok(outcome.output)
-        }
+        Place::UserModeLinux => in_guest(peer, &script()),
     }
+}
+
+/// What it printed where files are in memory and no share is between: that much of the times is the programs' own.
+fn on_nothing(ours: &Peer, place: Place) -> Result<String> {
+    match place {
+        Place::Bridge => on_host(TempDir::with_prefix_in("virtiofsd-bench-", TMPFS)?.path()),
+        Place::UserModeLinux => in_guest(ours, &format!("{IN_MEMORY}{}", script())),
+    }
+}
+
+fn on_host(directory: &Path) -> Result<String> {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script()]).current_dir(directory);
+    let ran = run_within(LIMIT, &mut shell)?;
+    ensure!(ran.status.success(), "{}", ran.output);
+    Ok(ran.output)
+}
+
+fn in_guest(peer: &Peer, script: &str) -> Result<String> {
+    let daemon = Daemon::start_with(peer, &["--tag", TAG])?;
+    let guest = Guest::new(Machine::Uml72)?
+        .root(Root::Debian)
+        .share(&daemon.socket, TAG);
+    let outcome = guest.run(script, LIMIT)?;
+    ensure!(outcome.exit_code == 0, "{}", outcome.output);
+    Ok(outcome.output)
 }
 
 /// The times in the order in which they were printed.
@@ -132,37 +161,36 @@ impl Seen {
         }
     }
 
-    fn table(mut self, title: &'static str, peers: &[Peer]) -> Table {
+    fn table(mut self, title: &'static str, columns: Vec<&'static str>) -> Table {
         let mut median = |name: &str, label: &'static str| {
             let times = self.times.get_mut(&(name.to_owned(), label))?;
             times.sort_unstable();
             times.get(times.len() / 2).copied()
         };
-        let daemons: Vec<&'static str> = peers.iter().map(|peer| peer.label).collect();
         let rows = self
             .names
             .iter()
             .map(|name| {
-                let times = daemons.iter().map(|label| median(name, label)).collect();
+                let times = columns.iter().map(|label| median(name, label)).collect();
                 (name.clone(), times)
             })
             .collect();
         Table {
             title,
-            daemons,
+            columns,
             rows,
         }
     }
 }
 
 impl Table {
-    /// The table; the first daemon's time against each other one's in brackets.
+    /// The table; our time against each other one in brackets.
     pub(super) fn markdown(&self) -> String {
         let mut page = format!(
-            "### {}\n\nMilliseconds, in brackets ours against this one.\n\n| workload | {} |\n|---|{}\n",
+            "### {}\n\nMilliseconds, in brackets ours against this one; bare: the same programs on a tmpfs, without a share.\n\n| workload | {} |\n|---|{}\n",
             self.title,
-            self.daemons.join(" | "),
-            "---:|".repeat(self.daemons.len())
+            self.columns.join(" | "),
+            "---:|".repeat(self.columns.len())
         );
         for (name, times) in &self.rows {
             let ours = times.first().copied().flatten();
@@ -183,7 +211,7 @@ impl Table {
     /// The same for programs, in nanoseconds.
     pub(super) fn json(&self) -> serde_json::Value {
         let rows = self.rows.iter().map(|(name, times)| {
-            let by_daemon = self.daemons.iter().zip(times).filter_map(|(label, time)| {
+            let by_daemon = self.columns.iter().zip(times).filter_map(|(label, time)| {
                 let ns = u64::try_from((*time)?.as_nanos()).ok()?;
                 Some(((*label).to_owned(), ns.into()))
             });
@@ -205,14 +233,7 @@ mod tests {
         let mut seen = Seen::default();
         seen.add("ours", ours);
         seen.add("C", theirs);
-        let peer = |label| Peer {
-            label,
-            what: "",
-            program: "".into(),
-            arguments: &[],
-            kernel: super::super::peers::Kernel::AsItIs,
-        };
-        let page = seen.table("T", &[peer("ours"), peer("C")]).markdown();
+        let page = seen.table("T", vec!["ours", "C"]).markdown();
         assert!(page.contains("| git status | 2 | 8 (0.25) |"), "{page}");
         assert!(page.contains("| untar | 5 | - |"), "{page}");
     }
