@@ -33,6 +33,7 @@ mod idmap;
 mod inode;
 mod labels;
 mod locks;
+mod making;
 mod mounts;
 mod ops;
 mod options;
