@@ -208,6 +208,8 @@ impl Image {
             entry = self.table_entry(entry.address, 0, ranges)?;
         }
         let mut readable = 0;
+        // A table has up to 65,535 entries, and inputs that make a loop of them are many.
+        let mut seen = vec![false; if table.is_some() { most.into() } else { 0 }];
         for _ in 0..most {
             let writes = entry.flags & WRITE != 0;
             if entry.flags & INDIRECT != 0 || (!writes && !ranges.written.is_empty()) {
@@ -225,8 +227,12 @@ impl Image {
             }
             entry = match table {
                 None => self.entry(entry.next)?,
-                Some(table) if entry.next < most => self.table_entry(table, entry.next, ranges)?,
-                Some(_) => return None,
+                Some(table) => {
+                    // What leads back leads nowhere, however often it is followed.
+                    let is_first = !std::mem::replace(seen.get_mut(usize::from(entry.next))?, true);
+                    is_first.then_some(())?;
+                    self.table_entry(table, entry.next, ranges)?
+                }
             };
         }
         None
@@ -235,10 +241,11 @@ impl Image {
     /// An entry of an indirect table, which may lie across regions.
     fn table_entry(&self, table: u64, index: u16, ranges: &mut Ranges) -> Option<Entry> {
         let parts = parts(table.checked_add(16 * u64::from(index))?, 16)?;
-        let bytes: Vec<u8> = parts
-            .iter()
-            .flat_map(|part| self.bytes[part.clone()].to_vec())
-            .collect();
+        let (mut bytes, mut at) = ([0; 16], 0);
+        for part in &parts {
+            bytes[at..at + part.len()].copy_from_slice(&self.bytes[part.clone()]);
+            at += part.len();
+        }
         ranges.read.extend(parts);
         Some(Entry::of(&bytes))
     }
