@@ -98,6 +98,17 @@ pub const UNINTERRUPTED: &[Known] = &[Known(
     "Linux's virtio-fs driver sends no INTERRUPT",
 )];
 
+/// Only in user-mode Linux, which is built without fanotify's permission events.
+pub const NOT_ASKED: &[Known] = &[
+    Known(
+        "notices::an_opening_that_is_forbidden_is_eperm",
+        NO_QUESTIONS,
+    ),
+    Known("notices::an_opening_that_is_allowed_goes_on", NO_QUESTIONS),
+];
+
+const NO_QUESTIONS: &str = "CONFIG_FANOTIFY_ACCESS_PERMISSIONS is off in these guests' kernels";
+
 /// Only in guests: what Linux 6.1 does not ask for or tell.
 pub const LINUX_6_1: &[Known] = &[
     Known("numbers::a_birth_is_there", NO_STATX),
