@@ -11,5 +11,6 @@ pub mod model;
 #[cfg(model)]
 pub mod orders;
 pub mod program;
+pub mod random;
 pub mod slowfs;
 pub mod suites;

@@ -4,12 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::io::Errno;
 use tempfile::TempDir;
 use virtiofs_testkit::frontend::message::protocol_feature;
 use virtiofs_testkit::frontend::{Daemon, Frontend, Launch, Options};
 use virtiofs_testkit::fuse::abi::ROOT;
-use virtiofs_testkit::fuse::{ClientOptions, Failure, FuseClient, Session, pattern, round_trip};
+use virtiofs_testkit::fuse::{ClientOptions, FuseClient, Session, errno, pattern, round_trip};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -17,10 +16,6 @@ fn share() -> Result<(TempDir, Daemon)> {
     let share = tempfile::tempdir()?;
     let daemon = Launch::new(share.path()).start()?;
     Ok((share, daemon))
-}
-
-fn errno<T>(result: Result<T, Failure>) -> Option<Errno> {
-    result.err().and_then(Failure::errno)
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::io::Errno;
 use virtiofs_testkit::frontend::{Daemon, Launch};
 use virtiofs_testkit::fuse::abi::{self, ROOT, init};
-use virtiofs_testkit::fuse::{Failure, FuseClient, Session};
+use virtiofs_testkit::fuse::{Failure, FuseClient, Session, errno};
 
 const O_RDONLY: u32 = 0;
 const O_WRONLY: u32 = 1;
@@ -24,10 +24,6 @@ const PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 
 fn start(share: &Path, arguments: &[&str]) -> Result<Daemon> {
     Launch::new(share).args(arguments).start()
-}
-
-fn errno<T>(result: Result<T, Failure>) -> Option<Errno> {
-    result.err().and_then(Failure::errno)
 }
 
 /// Each row: arguments, and the flags of a file opened for reading, for writing, and of a directory.

@@ -12,9 +12,7 @@ use virtiofs_testkit::frontend::{
     Daemon, Descriptors, Launch, MemoryMessages, Options, RegionSpec, Waiting,
 };
 use virtiofs_testkit::fuse::abi::{self, ROOT, fattr};
-use virtiofs_testkit::fuse::{
-    ClientOptions, Failure, Request, Session, Shape, pattern, round_trip,
-};
+use virtiofs_testkit::fuse::{ClientOptions, Request, Session, Shape, errno, pattern, round_trip};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MIB: u64 = 1 << 20;
@@ -27,10 +25,6 @@ fn share() -> Result<(TempDir, Daemon)> {
     let share = tempfile::tempdir()?;
     let daemon = Launch::new(share.path()).start()?;
     Ok((share, daemon))
-}
-
-fn errno<T>(result: Result<T, Failure>) -> Option<Errno> {
-    result.err().and_then(Failure::errno)
 }
 
 #[test]

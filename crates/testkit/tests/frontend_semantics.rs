@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::io::Errno;
 use virtiofs_testkit::frontend::{Daemon, Descriptors, Launch, Options};
 use virtiofs_testkit::fuse::abi::{self, ROOT, init};
-use virtiofs_testkit::fuse::{ClientOptions, Failure, Session, Shape};
+use virtiofs_testkit::fuse::{ClientOptions, Session, Shape, errno};
 
 const O_RDONLY: u32 = 0;
 const O_WRONLY: u32 = 1;
@@ -25,10 +25,6 @@ const O_NOATIME: u32 = 0o100_0000;
 
 fn start(share: &Path, arguments: &[&str]) -> Result<Daemon> {
     Launch::new(share).args(arguments).start()
-}
-
-fn errno<T>(result: Result<T, Failure>) -> Option<Errno> {
-    result.err().and_then(Failure::errno)
 }
 
 /// What is never agreed on.

@@ -44,6 +44,11 @@ fn fsx(machine: Machine, (operations, mapping): (u32, Mapping), options: &[&str]
     let Some(guest) = guest_with(machine, Program::Fsx)? else {
         return Ok(());
     };
+    let (operations, limit) = if long() {
+        (1_000_000, 3 * 60 * MINUTE)
+    } else {
+        (operations, 10 * MINUTE)
+    };
     let seed = fsx::seed()?;
     println!("VIRTIOFSD_SEED={seed}");
     let script = format!(
@@ -53,7 +58,7 @@ fn fsx(machine: Machine, (operations, mapping): (u32, Mapping), options: &[&str]
     let store = Tmpfs::new()?;
     let mut share = GuestShare::start_in(store.path(), options)?;
     share
-        .run(&guest, &script, 10 * MINUTE)
+        .run(&guest, &script, limit)
         .with_context(|| format!("VIRTIOFSD_SEED={seed}, {machine}, {options:?}"))?;
     Ok(())
 }

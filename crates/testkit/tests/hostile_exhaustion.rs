@@ -19,7 +19,8 @@ use virtiofs_testkit::frontend::message::Code;
 use virtiofs_testkit::frontend::trace::Trace;
 use virtiofs_testkit::frontend::{Connection, Launch, Options, RegionSpec};
 use virtiofs_testkit::fuse::abi::{ForgetOne, ROOT, opcode};
-use virtiofs_testkit::fuse::{ClientOptions, Failure, FuseClient, Request, Session};
+use virtiofs_testkit::fuse::{ClientOptions, FuseClient, Request, Session, errno};
+use virtiofs_testkit::random::Random;
 use zerocopy::IntoBytes;
 
 const MIB: u64 = 1 << 20;
@@ -31,27 +32,6 @@ fn is_long() -> bool {
     std::env::var("VIRTIOFSD_LONG").is_ok_and(|value| value == "1")
 }
 
-fn errno<T>(result: Result<T, Failure>) -> Option<Errno> {
-    result.err().and_then(Failure::errno)
-}
-
-/// Numbers that look random and are the same each time.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        let at = self.next() % choices.len() as u64;
-        choices[usize::try_from(at).unwrap_or(0)]
-    }
-}
-
 fn has_no_reply(code: u32) -> bool {
     [opcode::FORGET, opcode::BATCH_FORGET, opcode::INTERRUPT].contains(&code)
 }
@@ -59,27 +39,27 @@ fn has_no_reply(code: u32) -> bool {
 /// Sends random requests: whatever they say, each has a well-formed answer.
 fn random_requests(rig: &mut OpenShare, count: u32, seed: u64) -> Result<()> {
     println!("seed {seed:#x}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let nodes = [ROOT, rig.file, rig.directory, rig.stale, 0, u64::MAX];
     let handles = [rig.fh, rig.directory_fh, rig.closed_fh, 0, u64::MAX];
     // Names that stay in the share are made and removed at random, too.
     let names: [&[u8]; 4] = [b"a", b"b", b"..", b""];
     for round in 0..count {
-        let code = u32::try_from(random.next() % 56)?;
+        let code = u32::try_from(random.below(56))?;
         if code == opcode::DESTROY || code == opcode::INIT {
             continue;
         }
         let mut request = Request::new(code, random.one_of(&nodes));
-        for word in 0..random.next() % 12 {
-            let value = match (word, random.next() % 3) {
+        for word in 0..random.below(12) {
+            let value = match (word, random.below(3)) {
                 (0, _) => random.one_of(&handles),
-                (_, 0) => random.next(),
-                (_, 1) => random.next() % 8192,
+                (_, 0) => random.bits(),
+                (_, 1) => random.below(8192),
                 _ => 0,
             };
             request = request.with(&value);
         }
-        for _ in 0..random.next() % 3 {
+        for _ in 0..random.below(3) {
             request = request.name(random.one_of(&names));
         }
         let bytes = rig.scribbler.bytes(&request);

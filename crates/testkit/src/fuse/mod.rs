@@ -15,7 +15,7 @@ mod round_trip;
 mod session;
 
 pub use client::{Answer, ClientOptions, FuseClient, Shape};
-pub use reply::{DirEntry, Failure, dir_entries, dir_entries_plus};
+pub use reply::{DirEntry, Failure, dir_entries, dir_entries_plus, errno};
 pub use request::{Caller, Request};
 pub use round_trip::{pattern, round_trip};
 pub use session::Session;

@@ -46,6 +46,11 @@ impl Failure {
     }
 }
 
+/// The errno that a call failed with, if it did.
+pub fn errno<T>(result: Result<T, Failure>) -> Option<Errno> {
+    result.err().and_then(Failure::errno)
+}
+
 /// One directory entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirEntry {

@@ -6,7 +6,6 @@
 //!
 //! A guest that believes what it was told before sees the host's steps late, as it should: there the guest works alone.
 
-mod random;
 mod step;
 mod tree;
 
@@ -14,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use random::Random;
+use crate::random::Random;
 use step::{Opened, Step};
 
 /// Steps between two comparisons of the whole trees.

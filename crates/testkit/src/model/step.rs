@@ -11,7 +11,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, pread, pwrite};
 
-use super::random::Random;
+use crate::random::Random;
 
 const NAMES: &[&str] = &["a", "b", "c", "d", "a name that is longer than most are"];
 const SLOTS: usize = 4;

@@ -3,9 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 use virtiofs_testkit::fuse::abi::{self, opcode};
+use virtiofs_testkit::fuse::errno;
 use virtiofs_testkit::slowfs::lies::{self, Caching, Told};
 
-use crate::rig::{O_RDWR, PAGE, Rig, errno, well_formed};
+use crate::rig::{O_RDWR, PAGE, Rig, well_formed};
 
 /// A store whose attributes say ten bytes. Each row: what it gives for a page, and what of that arrives.
 #[test]

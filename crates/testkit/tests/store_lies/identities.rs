@@ -3,9 +3,10 @@
 use anyhow::{Result, ensure};
 use rustix::io::Errno;
 use virtiofs_testkit::fuse::abi::{self, opcode};
+use virtiofs_testkit::fuse::errno;
 use virtiofs_testkit::slowfs::lies::{self, Caching, Question, Told};
 
-use crate::rig::{O_RDWR, PAGE, Rig, errno, well_formed};
+use crate::rig::{O_RDWR, PAGE, Rig, well_formed};
 
 /// `S_IFMT` of what a name is found to be, one after the other, and the node that the store says it is.
 #[test]

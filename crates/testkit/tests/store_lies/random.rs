@@ -4,29 +4,13 @@ use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 use virtiofs_testkit::fuse::abi::{self, ROOT, SetattrIn, fattr, opcode};
 use virtiofs_testkit::fuse::{Failure, FuseClient, Request};
+use virtiofs_testkit::random::Random;
 use virtiofs_testkit::slowfs::lies::{self, Caching, Question, Told};
 
 use crate::rig::{O_RDWR, PAGE, Rig, is_long, well_formed};
 
 /// Requests of a run; ten times as many with `VIRTIOFSD_LONG=1`.
 const REQUESTS: u32 = 10_000;
-
-/// Numbers that look random and are the same each time.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        let end = u64::try_from(end).unwrap_or(1).max(1);
-        usize::try_from(self.next() % end).unwrap_or(0)
-    }
-}
 
 /// An answer to almost anything: the right length of what is asked for, filled with what may mean anything.
 fn made_up(random: &mut Random, question: &Question<'_>) -> Told {
@@ -41,17 +25,17 @@ fn made_up(random: &mut Random, question: &Question<'_>) -> Told {
         opcode::OPEN | opcode::OPENDIR => 16,
         opcode::WRITE | opcode::LSEEK => 8,
         opcode::STATFS => 80,
-        opcode::READ | opcode::READDIR | opcode::READLINK => random.below(9000),
+        opcode::READ | opcode::READDIR | opcode::READLINK => random.place(9000),
         _ => 0,
     };
-    match random.below(8) {
+    match random.place(8) {
         0..=2 => Told::Honestly,
         3 => Told::Error(Errno::from_raw_os_error(
-            i32::try_from(1 + random.below(511)).unwrap_or(1),
+            i32::try_from(1 + random.place(511)).unwrap_or(1),
         )),
         4 => Told::Bytes(vec![0; honest_len]),
         5 => {
-            let random_byte = |_| random.next().to_le_bytes()[3];
+            let random_byte = |_| random.bits().to_le_bytes()[3];
             let mut bytes: Vec<u8> = (0..honest_len).map(random_byte).collect();
             // How long it holds is not made up: the host's kernel would go on lying when the store no longer does.
             let validity = match question.opcode {
@@ -62,33 +46,29 @@ fn made_up(random: &mut Random, question: &Question<'_>) -> Told {
             bytes[validity].fill(0);
             Told::Bytes(bytes)
         }
-        6 => Told::Bytes(vec![b'x'; random.below(300)]),
+        6 => Told::Bytes(vec![b'x'; random.place(300)]),
         _ if question.opcode == opcode::LOOKUP => {
             let modes = [
                 0o100_644, 0o040_755, 0o120_777, 0o010_644, 0o020_600, 0o140_600,
             ];
             let attr = abi::Attr {
-                mode: modes[random.below(modes.len())],
-                ino: random.next() % 6,
-                size: random.next() % 20_000,
+                mode: modes[random.place(modes.len())],
+                ino: random.below(6),
+                size: random.below(20_000),
                 ..lies::attributes(lies::FILE)
             };
-            Told::Bytes(lies::entry_out(
-                2 + random.next() % 6,
-                random.next() % 2,
-                attr,
-            ))
+            Told::Bytes(lies::entry_out(2 + random.below(6), random.below(2), attr))
         }
         _ => Told::Bytes(lies::listing(&[
-            (random.next() % 6, random.next() % 5, 8, b"file"),
-            (random.next() % 6, random.next(), 4, b"directory"),
+            (random.below(6), random.below(5), 8, b"file"),
+            (random.below(6), random.bits(), 4, b"directory"),
         ])),
     }
 }
 
 /// Some request about what is known; what it brings is known then.
 fn ask(rig: &mut Rig, random: &mut Random, known: &mut Known) -> Result<()> {
-    match random.below(3) {
+    match random.place(3) {
         0 => ask_for_names(rig, random, known),
         1 => ask_for_contents(rig, random, known),
         _ => ask_of_a_node(rig, random, known),
@@ -96,11 +76,11 @@ fn ask(rig: &mut Rig, random: &mut Random, known: &mut Known) -> Result<()> {
 }
 
 fn ask_for_names(rig: &mut Rig, random: &mut Random, known: &mut Known) -> Result<()> {
-    let name = ["file", "directory", "link", "other"][random.below(4)];
-    let node = [rig.root, known.node][random.below(2)];
-    let offset = [0, 1, 5, 1 << 40][random.below(4)];
+    let name = ["file", "directory", "link", "other"][random.place(4)];
+    let node = [rig.root, known.node][random.place(2)];
+    let offset = [0, 1, 5, 1 << 40][random.place(4)];
     let client = rig.session.client();
-    match (random.below(5), known.listing) {
+    match (random.place(5), known.listing) {
         (0 | 1, _) => {
             if let Ok(found) = well_formed(client.lookup(rig.root, name))? {
                 known.looked_up.push(found.nodeid);
@@ -127,9 +107,9 @@ fn ask_for_names(rig: &mut Rig, random: &mut Random, known: &mut Known) -> Resul
 }
 
 fn ask_for_contents(rig: &mut Rig, random: &mut Random, known: &mut Known) -> Result<()> {
-    let offset = [0, 1, 4096, 1 << 40][random.below(4)];
+    let offset = [0, 1, 4096, 1 << 40][random.place(4)];
     let client = rig.session.client();
-    match (random.below(4), known.fh) {
+    match (random.place(4), known.fh) {
         (0, _) | (_, None) => {
             if let Ok(opened) = well_formed(client.open(known.node, O_RDWR))? {
                 known.close(client)?;
@@ -154,16 +134,16 @@ fn ask_for_contents(rig: &mut Rig, random: &mut Random, known: &mut Known) -> Re
 }
 
 fn ask_of_a_node(rig: &mut Rig, random: &mut Random, known: &mut Known) -> Result<()> {
-    let node = [rig.root, known.node][random.below(2)];
+    let node = [rig.root, known.node][random.place(2)];
     let client = rig.session.client();
-    match random.below(5) {
+    match random.place(5) {
         0 => well_formed(client.getattr(node)).map(drop),
         1 => well_formed(client.readlink(node)).map(drop),
         2 => well_formed(client.statfs(node)).map(drop),
         3 => {
             let size = SetattrIn {
                 valid: fattr::SIZE,
-                size: [0, 1, 1 << 40][random.below(3)],
+                size: [0, 1, 1 << 40][random.place(3)],
                 ..SetattrIn::default()
             };
             well_formed(client.setattr(node, &size)).map(drop)
@@ -209,8 +189,8 @@ fn whatever_a_store_makes_up_each_request_has_an_answer() -> Result<()> {
         let Some(mut rig) = Rig::start(caching, options)? else {
             return Ok(());
         };
-        let mut random = Random(seed);
-        let mut liar = Random(random.next() | 1);
+        let mut random = Random::new(seed);
+        let mut liar = Random::new(random.bits());
         let mut known = Known {
             node: rig.look_up("file")?,
             ..Known::default()

@@ -101,10 +101,6 @@ pub(crate) fn is_long() -> bool {
     std::env::var("VIRTIOFSD_LONG").is_ok_and(|value| value == "1")
 }
 
-pub(crate) fn errno<T>(result: Result<T, Failure>) -> Option<Errno> {
-    result.err().and_then(Failure::errno)
-}
-
 /// What was answered, or the errno; anything else is no answer.
 pub(crate) fn well_formed<T>(result: Result<T, Failure>) -> Result<Result<T, Errno>> {
     match result {

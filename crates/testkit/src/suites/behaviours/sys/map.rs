@@ -39,6 +39,12 @@ impl Map {
         unsafe { self.start.as_ptr().add(place) }
     }
 
+    /// Where so many bytes of it begin.
+    fn part(&self, place: usize, len: usize) -> *mut libc::c_void {
+        assert!(len <= self.len && place <= self.len - len);
+        self.at(place).cast()
+    }
+
     pub(in super::super) fn get(&self, place: usize) -> u8 {
         // SAFETY: mapped as long as this value lives; beyond the file's end the signal ends the process.
         unsafe { self.at(place).read_volatile() }
@@ -57,10 +63,9 @@ impl Map {
         len: usize,
         offset: i64,
     ) -> Result<usize> {
-        assert!(len <= self.len && place <= self.len - len);
+        let part = self.part(place, len);
         // SAFETY: so many bytes of the map are there, and nobody has a reference to them.
-        let read =
-            unsafe { libc::pread(file.as_fd().as_raw_fd(), self.at(place).cast(), len, offset) };
+        let read = unsafe { libc::pread(file.as_fd().as_raw_fd(), part, len, offset) };
         usize::try_from(read).map_err(|_| last())
     }
 
@@ -72,10 +77,9 @@ impl Map {
         len: usize,
         offset: i64,
     ) -> Result<usize> {
-        assert!(len <= self.len && place <= self.len - len);
+        let part = self.part(place, len);
         // SAFETY: so many bytes of the map are there.
-        let written =
-            unsafe { libc::pwrite(file.as_fd().as_raw_fd(), self.at(place).cast(), len, offset) };
+        let written = unsafe { libc::pwrite(file.as_fd().as_raw_fd(), part, len, offset) };
         usize::try_from(written).map_err(|_| last())
     }
 
