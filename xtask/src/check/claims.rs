@@ -57,23 +57,21 @@ pub(super) fn findings(files: &[TextFile]) -> Vec<Finding> {
             }
         }
     }
-    if let Some(map) = files.iter().find(|file| file.path == TRIED) {
-        findings.extend(not_in_the_map(files, map));
-    }
+    findings.extend(not_in_the_map(files));
     findings
 }
 
-/// Hostile tests that the map of what is tried leaves out.
-fn not_in_the_map<'a>(
-    files: &'a [TextFile],
-    map: &'a TextFile,
-) -> impl Iterator<Item = Finding> + 'a {
-    let known: BTreeSet<&str> = map.text.lines().flat_map(named).collect();
+/// Hostile tests that the map of what is tried leaves out: all of them, where there is no map.
+fn not_in_the_map(files: &[TextFile]) -> impl Iterator<Item = Finding> {
+    let map = files.iter().filter(|file| file.path == TRIED);
+    let known: BTreeSet<&str> = map
+        .flat_map(|file| file.text.lines().flat_map(named))
+        .collect();
     let hostile = files.iter().filter(|file| file.path.starts_with(HOSTILE));
     hostile
         .flat_map(|file| marked_tests(&file.text))
         .filter(move |name| !known.contains(name))
-        .map(|name| Finding::about(&map.path, format!("no row names the test '{name}'")))
+        .map(|name| Finding::about(TRIED, format!("no row names the test '{name}'")))
 }
 
 /// Whether a line of Markdown is an item of a list, or a row of a table but its head.
@@ -160,6 +158,8 @@ mod tests {
             ];
             assert_eq!(findings(&files).len(), want, "{text}");
         }
+        let without_a_map = [file("crates/testkit/tests/hostile_ends.rs", hostile)];
+        assert_eq!(findings(&without_a_map).len(), 2);
     }
 
     #[test]
