@@ -143,13 +143,10 @@ impl PassthroughFs {
         let made = self.as_caller(cx, new.extras, || {
             openat(directory, new.name.as_c_str(), flags, new.mode)
         })?;
-        match label.put_on(&made) {
-            Ok(()) => Ok(made),
-            Err(errno) => {
-                remove_made(made.as_fd(), directory, new.name, AtFlags::empty());
-                Err(errno)
-            }
-        }
+        label.put_on(&made).inspect_err(|_| {
+            remove_made(made.as_fd(), directory, new.name, AtFlags::empty());
+        })?;
+        Ok(made)
     }
 
     /// Labels what was just made under a name; what cannot be labelled is removed again.

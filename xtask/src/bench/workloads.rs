@@ -106,6 +106,7 @@ fn on_share(peer: &Peer, place: Place) -> Result<String> {
 fn on_nothing(ours: &Peer, place: Place) -> Result<String> {
     match place {
         Place::Bridge => on_host(TempDir::with_prefix_in("virtiofsd-bench-", TMPFS)?.path()),
+        // A guest has a share in any case; nothing is done in it.
         Place::UserModeLinux => in_guest(ours, &format!("{IN_MEMORY}{}", script())),
     }
 }

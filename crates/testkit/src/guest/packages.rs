@@ -103,13 +103,10 @@ impl Tree {
     /// The same for a script, as words without a space in any of them.
     #[must_use]
     pub fn command_line(&self, program: &str) -> String {
-        let (loader, program) = (self.loader(), self.path(program));
-        let path = self.library_path();
-        format!(
-            "{} --library-path {path} {}",
-            loader.display(),
-            program.display()
-        )
+        let command = self.command(program);
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let words: Vec<_> = words.map(std::ffi::OsStr::to_string_lossy).collect();
+        words.join(" ")
     }
 
     /// Of the programs used here, fio has libraries that are kept in a folder of their own.

@@ -14,6 +14,8 @@ use super::last;
 pub(in super::super) const SLOTS: usize = 32;
 /// Bytes of a slot.
 pub(in super::super) const SLOT: usize = 4096;
+/// An address at which Linux maps nothing, being below `vm.mmap_min_addr`.
+const NOWHERE: u64 = 4096;
 
 /// What is to be done (`IOCB_CMD_*`, uapi/linux/aio_abi.h).
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +111,7 @@ impl Aio {
         };
         assert!(len <= SLOT);
         let buffer = match work {
-            Work::ReadToNowhere => SLOT as u64,
+            Work::ReadToNowhere => NOWHERE,
             Work::Sync | Work::SyncData => 0,
             Work::Read(_) | Work::Write(_) => self.at(slot, 0).addr() as u64,
         };
@@ -123,7 +125,8 @@ impl Aio {
             ..Block::default()
         };
         let blocks = [&raw const block];
-        // SAFETY: the kernel copies the block, and writes into the slot only, which lives as long as the context.
+        // SAFETY: the kernel copies the block, and writes into the slot only, which lives as long as the context; at
+        // an address where nothing is it fails.
         done(unsafe { libc::syscall(libc::SYS_io_submit, self.context, 1, blocks.as_ptr()) })
             .map(drop)
     }
