@@ -7,7 +7,7 @@
 //! the driver needs this very processor to go on: then looking only keeps it from asking. After some
 //! tries in vain it is given up for so many sleeps, and for twice as many the next time.
 //!
-//! It is never longer than about what a wakeup costs, so that it costs at most as much again.
+//! It is never longer than a wakeup may take on a busy machine, so that looking costs at most as much again there.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,10 +26,15 @@ pub enum Polling {
 
 /// The first window that is tried.
 const FIRST: Duration = Duration::from_micros(4);
-/// The longest one.
-const LONGEST: Duration = Duration::from_micros(64);
+/// The longest one: a driver that sleeps for its reply has to wake up before it asks again.
+const LONGEST: Duration = Duration::from_micros(128);
+/// A wait that ended within so long makes the next window longer. It may be more than the longest one: this
+/// thread's own wakeup is a part of it, and not of what it takes to see the same request while looking.
+const GROWS_WITHIN: Duration = Duration::from_micros(256);
+/// How many times longer.
+const GROWTH: u32 = 4;
 /// Windows in vain, less what was caught, after which looking is given up for a while.
-const TRIES: u32 = 8;
+const TRIES: u32 = 5;
 /// Sleeps until it is tried again; doubled each time that it is given up.
 const FIRST_PAUSE: u32 = 64;
 const LONGEST_PAUSE: u32 = 1 << 14;
@@ -100,6 +105,8 @@ impl Processors {
 pub(crate) struct Window {
     polling: Polling,
     length: Duration,
+    /// What has caught a request last: grown anew at once after a late one, which tells little of the next.
+    proven: Duration,
     in_vain: u32,
     pause: u32,
     next_pause: u32,
@@ -110,6 +117,7 @@ impl Window {
         Self {
             polling,
             length: Duration::ZERO,
+            proven: Duration::ZERO,
             in_vain: 0,
             pause: 0,
             next_pause: FIRST_PAUSE,
@@ -137,6 +145,7 @@ impl Window {
         match seen {
             Seen::AtOnce => {}
             Seen::Coming => {
+                self.proven = self.length;
                 self.in_vain = self.in_vain.saturating_sub(2);
                 if self.in_vain == 0 {
                     self.next_pause = FIRST_PAUSE;
@@ -149,10 +158,12 @@ impl Window {
     /// It closed, and the thread slept; the request came so long after it had opened.
     pub(crate) fn missed(&mut self, after: Duration) {
         let looked = !self.length.is_zero();
-        self.length = if after > LONGEST {
+        self.length = if after > GROWS_WITHIN {
             Duration::ZERO
+        } else if looked {
+            LONGEST.min(self.length * GROWTH)
         } else {
-            (self.length * 2).clamp(FIRST, LONGEST)
+            FIRST.max(self.proven)
         };
         if looked {
             self.looked_in_vain();
@@ -166,6 +177,7 @@ impl Window {
             self.next_pause = (self.next_pause * 2).min(LONGEST_PAUSE);
             self.in_vain = 0;
             self.length = Duration::ZERO;
+            self.proven = Duration::ZERO;
         }
     }
 }
@@ -201,7 +213,34 @@ mod tests {
             .filter_map(|_| request(&mut window, SOON))
             .map(|length| length.as_micros())
             .collect();
-        assert_eq!(lengths, [0, 4, 8, 16, 16, 16]);
+        assert_eq!(lengths, [0, 4, 16, 16, 16, 16]);
+    }
+
+    /// One wakeup of the two that such a wait holds is this thread's, which it does not pay while it looks.
+    #[test]
+    fn it_grows_by_waits_longer_than_itself() {
+        let mut window = Window::new(Polling::Auto);
+        for _ in 0..3 {
+            window.open(&enough());
+            window.missed(GROWS_WITHIN);
+        }
+        assert_eq!(window.open(&enough()), Some(LONGEST / 2));
+    }
+
+    #[test]
+    fn a_late_request_does_not_make_it_begin_anew() {
+        let mut window = Window::new(Polling::Auto);
+        for after in [SOON, SOON, SOON, LATE] {
+            request(&mut window, after);
+        }
+        assert_eq!(request(&mut window, SOON), Some(Duration::ZERO));
+        assert_eq!(request(&mut window, SOON), Some(4 * FIRST), "what caught");
+        // What is given up is not proven any more.
+        for _ in 0..TRIES {
+            request(&mut window, LATE);
+            request(&mut window, GROWS_WITHIN);
+        }
+        assert_eq!(window.proven, Duration::ZERO);
     }
 
     #[test]
