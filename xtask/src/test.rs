@@ -5,6 +5,7 @@
 //! test that could not do its work prints `SKIPPED: why` and is counted as
 //! skipped, not as passed. The last line is `N passed, N failed, N skipped`.
 
+mod models;
 mod record;
 mod run;
 mod static_build;
@@ -53,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     install_needed();
     let surroundings = Surroundings::new(args);
     let mut report = record::Report::new(&surroundings)?;
-    for mut suite in suites::build()? {
+    for mut suite in suites::build(&surroundings)? {
         static_build::lend(&mut suite, &surroundings)?;
         let tally = run::suite(suite, &surroundings)?;
         report.add(tally);

@@ -10,6 +10,8 @@ use serde_json::Value;
 use crate::build;
 use crate::repo;
 
+use super::{Surroundings, models};
+
 /// One program that runs tests.
 pub(super) struct Suite {
     pub(super) name: String,
@@ -27,10 +29,10 @@ pub(super) enum Tests {
 
 /// A test binary as cargo reports it.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Binary {
+pub(super) struct Binary {
     stage: Stage,
-    name: String,
-    executable: PathBuf,
+    pub(super) name: String,
+    pub(super) executable: PathBuf,
     package_dir: PathBuf,
 }
 
@@ -41,8 +43,8 @@ enum Stage {
     Integration,
 }
 
-/// Builds every test and says how each binary is run.
-pub(super) fn build() -> Result<Vec<Suite>> {
+/// Builds the tests and says how each binary is run.
+pub(super) fn build(surroundings: &Surroundings) -> Result<Vec<Suite>> {
     let daemon = build::daemon()?;
     let mut cargo = Command::new("cargo");
     cargo.args([
@@ -60,7 +62,7 @@ pub(super) fn build() -> Result<Vec<Suite>> {
         .iter()
         .flat_map(|binary| in_each_sandbox(binary, &daemon))
         .collect();
-    suites.extend(models()?);
+    suites.extend(models::build(surroundings)?);
     let mut documentation = Command::new("cargo");
     documentation.args(["test", "--quiet", "--workspace", "--doc", "--"]);
     documentation.current_dir(repo::root());
@@ -72,41 +74,8 @@ pub(super) fn build() -> Result<Vec<Suite>> {
     Ok(suites)
 }
 
-/// Crates with models of what threads share, in modules `model` of their unit tests.
-const MODELLED: &[&str] = &["virtiofs-protocol", "virtiofs-hostfs", "virtiofs-device"];
-
-/// Unit tests, built with a checker's types in place of those that threads share: the models alone run so.
-fn models() -> Result<Vec<Suite>> {
-    let mut cargo = Command::new("cargo");
-    cargo.args([
-        "test",
-        "--lib",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-    ]);
-    cargo.args(MODELLED.iter().flat_map(|package| ["--package", package]));
-    // A folder of its own: with other flags everything is another build.
-    cargo
-        .arg("--target-dir")
-        .arg(repo::target_dir().join("model"));
-    let messages = build::messages(cargo.env("RUSTFLAGS", "--cfg model"))?;
-    let binaries = messages.iter().filter_map(binary);
-    binaries.map(|binary| model(&binary)).collect()
-}
-
-fn model(binary: &Binary) -> Result<Suite> {
-    let list = repo::output(Command::new(&binary.executable).args(["--list", "--format=terse"]))?;
-    let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
-    let models = names.filter(|name| name.contains("::model::"));
-    Ok(Suite {
-        name: format!("{} in every order", binary.name),
-        command: Command::new(&binary.executable),
-        tests: Tests::Named(models.map(str::to_owned).collect()),
-    })
-}
-
 /// The test binary that a message of cargo announces, if it does.
-fn binary(message: &Value) -> Option<Binary> {
+pub(super) fn binary(message: &Value) -> Option<Binary> {
     if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
         return None;
     }
