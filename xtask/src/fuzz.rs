@@ -9,8 +9,10 @@
 mod counted;
 
 use std::fs;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -170,7 +172,7 @@ const INPUT_LIMIT: Duration = Duration::from_secs(20);
 /// Memory of a target before it counts as a leak, in MiB.
 const MEMORY_LIMIT_MIB: u32 = 2048;
 
-/// Runs the targets, one after the other.
+/// Runs the targets: as many at once as there are processors, but for counts, which have processes of their own.
 pub(crate) fn run(args: &Args) -> Result<()> {
     tools::debian(NEEDED)?;
     let plan = Plan {
@@ -184,25 +186,45 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         &args.target[..]
     };
-    for &target in targets {
-        if let Some(input) = &args.input {
-            plan.once(target, input)?;
-        } else if let Some(execs) = args.execs {
-            counted::run(
-                &plan,
-                target,
-                counted::Count {
-                    execs,
-                    jobs: args.jobs.max(1),
-                },
-            )?;
-        } else if args.planted {
-            plan.find_planted(target)?;
-        } else {
-            plan.search(target)?;
-        }
+    if let Some(execs) = args.execs {
+        let jobs = args.jobs.max(1);
+        let mut targets = targets.iter();
+        return targets
+            .try_for_each(|&target| counted::run(&plan, target, counted::Count { execs, jobs }));
     }
-    Ok(())
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    side_by_side(targets, processors, |target| match &args.input {
+        Some(input) => plan.once(target, input),
+        None if args.planted => plan.find_planted(target),
+        None => plan.search(target),
+    })
+}
+
+/// Does the work for each target, for so many at once; the first failure ends it once those beside it are done.
+fn side_by_side(
+    targets: &[Target],
+    most: usize,
+    work: impl Fn(Target) -> Result<()> + Sync,
+) -> Result<()> {
+    targets.chunks(most).try_for_each(|few| {
+        thread::scope(|scope| {
+            let work = &work;
+            let begun: Vec<_> = few
+                .iter()
+                .map(|&target| scope.spawn(move || work(target)))
+                .collect();
+            // All are waited for, whichever fails.
+            let ended: Vec<Result<()>> = begun
+                .into_iter()
+                .map(|thread| {
+                    thread
+                        .join()
+                        .unwrap_or_else(|_| bail!("a target's thread panicked"))
+                })
+                .collect();
+            ended.into_iter().collect()
+        })
+    })
 }
 
 /// Builds all targets; returns the folder they are in.
@@ -341,4 +363,27 @@ pub(crate) fn folders(root: &Path, target: Target) -> Result<[PathBuf; 3]> {
         fs::create_dir_all(folder)?;
     }
     Ok(folders)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_once_those_beside_it_are_done() {
+        for most in [1, 2, 8] {
+            let seen: Mutex<Vec<Target>> = Mutex::default();
+            let outcome = side_by_side(Target::ALL, most, |target| {
+                seen.lock().unwrap().push(target);
+                ensure!(target != Target::Request, "found");
+                Ok(())
+            });
+            assert_eq!(outcome.unwrap_err().to_string(), "found");
+            let seen = seen.into_inner().unwrap();
+            assert_eq!(seen.len(), most.min(Target::ALL.len()), "{seen:?}");
+        }
+        side_by_side(Target::ALL, 3, |_| Ok(())).unwrap();
+    }
 }
