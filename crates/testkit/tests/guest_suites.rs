@@ -61,6 +61,7 @@ fn fsx(machine: Machine, (operations, mapping): (u32, Mapping), options: &[&str]
     share
         .run(&guest, &script, limit)
         .with_context(|| format!("VIRTIOFSD_SEED={seed}, {machine}, {options:?}"))?;
+    println!("RESULT: {operations} operations");
     Ok(())
 }
 

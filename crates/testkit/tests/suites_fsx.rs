@@ -51,6 +51,7 @@ fn run_with(mapping: Mapping, arguments: &[&str]) -> Result<()> {
         "seed {seed}, {arguments:?}: {}",
         ran.output
     );
+    println!("RESULT: {operations} operations");
     share.finish()
 }
 
