@@ -61,7 +61,6 @@ pub(super) fn measure(peers: &[Peer], visits: u32) -> Result<Vec<Table>> {
         .into_iter()
         .map(|place| {
             let mut seen = Seen::default();
-            let columns: Vec<&'static str> = peers.iter().map(|peer| peer.label).collect();
             for _ in 0..visits {
                 for peer in peers {
                     eprintln!("bench: {}, {}", place.title(), peer.label);
@@ -74,9 +73,15 @@ pub(super) fn measure(peers: &[Peer], visits: u32) -> Result<Vec<Table>> {
                 let ours = peers.first().context("nothing to measure")?;
                 seen.add(BARE, parse(&on_nothing(ours, place)?)?);
             }
-            Ok(seen.table(place.title(), columns))
+            Ok(seen.table(place.title(), columns(peers)))
         })
         .collect()
+}
+
+/// One for each daemon, and the one without.
+fn columns(peers: &[Peer]) -> Vec<&'static str> {
+    let labels = peers.iter().map(|peer| peer.label);
+    labels.chain([BARE]).collect()
 }
 
 fn script() -> String {
@@ -225,17 +230,27 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::peers;
 
     #[test]
     fn times_are_read_and_set_against_each_other() {
         let ours = parse("noise\nWORKLOAD git status 2000000\nWORKLOAD untar 5000000\n").unwrap();
         let theirs = parse("WORKLOAD git status 8000000\n").unwrap();
         assert!(parse("nothing").is_err());
+        let bare = parse("WORKLOAD untar 4000000\n").unwrap();
+        let peers = [
+            peers::ours(Path::new("ours")),
+            Peer {
+                label: "C",
+                ..peers::ours(Path::new("C"))
+            },
+        ];
         let mut seen = Seen::default();
-        seen.add("ours", ours);
-        seen.add("C", theirs);
-        let page = seen.table("T", vec!["ours", "C"]).markdown();
-        assert!(page.contains("| git status | 2 | 8 (0.25) |"), "{page}");
-        assert!(page.contains("| untar | 5 | - |"), "{page}");
+        for (label, times) in [("ours", ours), ("C", theirs), (BARE, bare)] {
+            seen.add(label, times);
+        }
+        let page = seen.table("T", columns(&peers)).markdown();
+        assert!(page.contains("| git status | 2 | 8 (0.25) | - |"), "{page}");
+        assert!(page.contains("| untar | 5 | - | 4 (1.25) |"), "{page}");
     }
 }
