@@ -105,7 +105,7 @@ impl Processors {
 pub(crate) struct Window {
     polling: Polling,
     length: Duration,
-    /// What has caught a request last: grown anew at once after a late one, which tells little of the next.
+    /// The length that caught a request last. It is taken up again after a late one, which tells little of the next.
     proven: Duration,
     in_vain: u32,
     pause: u32,
