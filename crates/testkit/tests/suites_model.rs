@@ -36,6 +36,7 @@ fn run_with(company: Company, arguments: &[&str]) -> Result<()> {
             .with_context(|| format!("VIRTIOFSD_SEED={seed}, {arguments:?}"))?;
         share.finish()?;
     }
+    println!("RESULT: {steps} steps");
     Ok(())
 }
 
