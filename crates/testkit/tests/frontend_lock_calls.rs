@@ -6,14 +6,10 @@ use anyhow::{Context, Result, ensure};
 use virtiofs_testkit::bridge::share::skipped;
 use virtiofs_testkit::frontend::Launch;
 use virtiofs_testkit::frontend::trace::{Trace, now_secs};
-use virtiofs_testkit::fuse::abi::{FileLock, LkIn, ROOT};
+use virtiofs_testkit::fuse::abi::lock::{LAST, READ, UNLOCK, WRITE};
+use virtiofs_testkit::fuse::abi::{FileLock, LK_FLOCK, LkIn, ROOT};
 use virtiofs_testkit::fuse::{Request, Session};
 
-const LAST: u64 = i64::MAX.unsigned_abs();
-const READ: u32 = 0;
-const WRITE: u32 = 1;
-const UNLOCK: u32 = 2;
-const FLOCK: u32 = 1;
 /// Long enough for a request that does not wait to be answered.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -32,7 +28,7 @@ fn closing_a_file_costs_a_call_only_where_a_lock_goes() -> Result<()> {
     let fh = session.client().open(node, 2)?.fh;
     let trace = Trace::attach(daemon.pid(), daemon.scratch())?;
     let posix = |owner, kind| lock(fh, owner, kind, 0);
-    let flocks = |kind| lock(fh, 1, kind, FLOCK);
+    let flocks = |kind| lock(fh, 1, kind, LK_FLOCK);
     let steps: [(&str, Request<'_>, &[&str]); 10] = [
         ("FLUSH without locks", Request::flush(node, fh, 1), &[]),
         ("GETLK", Request::getlk(node, &posix(1, WRITE)), &["fcntl"]),

@@ -11,14 +11,10 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use virtiofs_testkit::frontend::hostile::Target;
 use virtiofs_testkit::frontend::{Descriptors, Launch, Options};
-use virtiofs_testkit::fuse::abi::{FileLock, LkIn, ROOT, ReleaseIn};
+use virtiofs_testkit::fuse::abi::lock::{LAST, READ, UNLOCK, WRITE};
+use virtiofs_testkit::fuse::abi::{FileLock, LK_FLOCK, LkIn, ROOT, ReleaseIn};
 use virtiofs_testkit::fuse::{ClientOptions, Failure, FuseClient, Request, Session};
 
-const LAST: u64 = i64::MAX.unsigned_abs();
-const READ: u32 = 0;
-const WRITE: u32 = 1;
-const UNLOCK: u32 = 2;
-const FLOCK: u32 = 1;
 /// Long enough for a request that does not wait to be answered.
 const PAUSE: Duration = Duration::from_millis(50);
 const BOTH: [&str; 2] = ["--posix-lock", "--flock"];
@@ -115,7 +111,7 @@ fn is_free(share: &Path) -> Result<()> {
 
 #[test]
 fn an_unlock_behind_three_waits_ends_them() -> Result<()> {
-    for flags in [0, FLOCK] {
+    for flags in [0, LK_FLOCK] {
         let mut target = target(&BOTH)?;
         let mut guest = Guest::on(target.socket())?;
         // A lock of flock(2) has its open file as its owner.
@@ -222,7 +218,7 @@ fn o_a_wait_for_a_lock_ends_with_the_reason_that_ends_it() -> Result<()> {
     for (what, end, errno) in ends() {
         let host = File::open(target.share().join("locked"))?;
         flock(&host, FlockOperation::LockExclusive)?;
-        for flags in [0, FLOCK] {
+        for flags in [0, LK_FLOCK] {
             let mut guest = Guest::on(target.socket())?;
             let node = guest.node;
             let holder = LkIn {
@@ -239,7 +235,7 @@ fn o_a_wait_for_a_lock_ends_with_the_reason_that_ends_it() -> Result<()> {
             guest.is_served().context(what)?;
             let more = end(&mut guest, unique)?;
             guest.client().publish();
-            if (what, flags) == ("FLUSH of its owner", FLOCK) {
+            if (what, flags) == ("FLUSH of its owner", LK_FLOCK) {
                 // That belongs to POSIX locks only.
                 let ended = guest.ends(more)?;
                 ensure!(!ended.contains_key(&unique), "{what}: {ended:?}");
@@ -292,7 +288,7 @@ fn o_a_front_end_that_leaves_while_many_wait_leaves_no_thread_and_no_lock() -> R
         let holder = guest.lock(1, WRITE);
         guest.set(&holder)?;
         let flocked = LkIn {
-            lk_flags: FLOCK,
+            lk_flags: LK_FLOCK,
             ..holder
         };
         guest.set(&flocked)?;

@@ -134,6 +134,18 @@ pub const ATTR_SUBMOUNT: u32 = 1 << 0;
 /// Extension type of a supplementary group list (`FUSE_EXT_GROUPS`).
 pub const EXT_GROUPS: u32 = 32;
 
+/// What stands in a [`FileLock`]: types of fcntl(2), as Linux numbers them, and how far one reaches.
+pub mod lock {
+    /// `F_RDLCK`.
+    pub const READ: u32 = 0;
+    /// `F_WRLCK`.
+    pub const WRITE: u32 = 1;
+    /// `F_UNLCK`.
+    pub const UNLOCK: u32 = 2;
+    /// The last byte that a file can have (`OFFSET_MAX`).
+    pub const LAST: u64 = i64::MAX.unsigned_abs();
+}
+
 /// Derives what every wire struct needs and asserts its size.
 macro_rules! wire {
     ($($(#[$doc:meta])* $name:ident = $size:literal { $($field:ident: $type:ty,)* })*) => {$(
